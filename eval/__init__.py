@@ -1,0 +1,1 @@
+"""Benchmarks, scoring, statistics and the report of a run."""

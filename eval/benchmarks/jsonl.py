@@ -1,0 +1,62 @@
+"""Reading a benchmark's questions from a local JSONL file or from the Hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+
+
+def read_jsonl(path: Path, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (where, row) for each line that is not blank; `where` is file:line, for messages.
+
+    Raises:
+        UserError: the file is missing, cannot be read, holds no rows, or a line is not a JSON object.
+    """
+    ways = (f"give the path of a JSONL file as 'path' of eval.benchmarks '{name}'", "leave 'path' out to read the Hub")
+    try:
+        file = open(path, "rb")
+    except FileNotFoundError:
+        raise UserError(f"no questions of '{name}' at {path}", *ways) from None
+    except OSError as error:
+        raise UserError(f"cannot read the questions of '{name}' at {path} ({error.strerror})", *ways) from error
+    rows = 0
+    with file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:  # JSONDecodeError and UnicodeDecodeError alike
+                raise UserError(f"{path}:{number}: not JSON ({error})", "correct or remove that line") from error
+            if not isinstance(row, dict):
+                raise UserError(f"{path}:{number}: not a JSON object", "correct or remove that line")
+            rows += 1
+            yield f"{path}:{number}", row
+    if not rows:
+        raise UserError(f"{path} holds no questions of '{name}'", *ways)
+
+
+def read_hub(repository: str, config: str, split: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (where, row) for each row of a data set on the Hub.
+
+    Raises:
+        UserError: it cannot be downloaded (no network, no such data set).
+    """
+    import httpx
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(repository, config, split=split)
+    except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
+        why = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"cannot read the questions of '{name}' from {repository} on the Hub ({why[0]})",
+            "go online and run the same command again",
+            f"give the path of a local JSONL file as 'path' of eval.benchmarks '{name}'",
+        ) from error
+    for number, row in enumerate(rows, start=1):
+        yield f"{repository} row {number}", dict(row)

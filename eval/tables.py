@@ -1,0 +1,103 @@
+"""Plain-text tables and sentences, for the terminal and the report alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Return lines of aligned columns: the first `left` to the left, the others to the right."""
+    widths = [max(len(line[column]) for line in [head, *rows]) for column in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        placed = [
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "  ".join(placed).rstrip()
+
+    return "\n".join([line(head), line(["-" * width for width in widths]), *(line(row) for row in rows)])
+
+
+def percent(share: float | None) -> str:
+    """Return a share in 0..1 as per cent with one decimal; `n/a` of None."""
+    return "n/a" if share is None else f"{100 * share:.1f}"
+
+
+def with_error(share: float | None, se: float | None) -> str:
+    """Return `61.3 ± 1.3` in per cent; the error is `n/a` where it is undefined."""
+    return "n/a" if share is None else f"{percent(share)} ± {percent(se)}"
+
+
+SCORE_HEAD = (
+    "role",
+    "task",
+    "k",
+    "questions",
+    "pass@1 % ± se",
+    "cons@k %",
+    "no answer %",
+    "truncated %",
+    "mean tokens",
+)
+
+
+def score_cells(row: Row) -> list[str]:
+    """Return the cells of one row of scores.json under SCORE_HEAD."""
+    tokens = row["mean_tokens"]
+    return [
+        row["role"],
+        row["task"],
+        str(row["k"]),
+        str(row["questions"]),
+        with_error(row["pass_at_1"], row["se"]),
+        percent(row["cons_at_k"]),
+        percent(row["no_answer"]),
+        percent(row["truncated"]),
+        "n/a" if tokens is None else f"{tokens:.0f}",
+    ]
+
+
+def score_table(rows: Sequence[Row]) -> str:
+    """Return the table of scores as text."""
+    return text_table(SCORE_HEAD, [score_cells(row) for row in rows], left=2)
+
+
+def difference_line(row: Row, alone: bool = True) -> str:
+    """Return `student - base: +x.x ± y.y points (within noise)` of a row of comparison.json.
+
+    Args:
+        alone: whether it is the only task; otherwise the task is named.
+    """
+    difference, se = row["difference"], row["se"]
+    value = "n/a" if difference is None else f"{100 * difference:+.1f}"
+    task = "" if alone else f" on {row['task']}"
+    return f"{row['model']} - {row['against']}{task}: {value} ± {percent(se)} points ({row['words']})"
+
+
+FUNNEL_HEAD = ("stage", "in", "kept", "dropped", "seconds", "peak MB")
+
+
+def funnel_cells(row: Row) -> list[str]:
+    """Return the cells of one stage under FUNNEL_HEAD; a stage without a manifest is `not run`."""
+    if not row["ran"]:
+        return [row["stage"], "not run", "", "", "", ""]
+    dropped = ", ".join(f"{count} {reason}" for reason, count in row["dropped"].items())
+    return [
+        row["stage"],
+        str(row["entered"]),
+        str(row["kept"]),
+        dropped or "0",
+        f"{row['seconds']:.1f}",
+        f"{row['peak_rss_mb']:.0f}",
+    ]
+
+
+def funnel_table(rows: Sequence[Row]) -> str:
+    """Return the funnel as text, with the stages' seconds summed in the last line."""
+    cells = [funnel_cells(row) for row in rows]
+    seconds = sum(row["seconds"] for row in rows if row["ran"])
+    return text_table(FUNNEL_HEAD, [*cells, ["total", "", "", "", f"{seconds:.1f}", ""]])

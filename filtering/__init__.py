@@ -1,0 +1,1 @@
+"""Deciding: verifiers, readability rules, selection and the dataset."""

@@ -1,0 +1,154 @@
+"""Readability rules: functions from a problem and a trace to the reason to drop it, or None.
+
+A rule's further parameters are its thresholds; a recipe may set them. R1 publishes none ("mixed
+languages, long paragraphs, code blocks": arXiv 2501.12948, 2.3.3), so the defaults are ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.records import Problem, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Why a trace is dropped, and the spans that the rule saw: (field, start, end) in characters."""
+
+    reason: str
+    spans: tuple[tuple[str, int, int], ...] = ()
+
+
+Rule = Callable[..., Dropped | None]
+
+
+def truncated(problem: Problem, trace: Trace) -> Dropped | None:
+    """Drop what the token limit cut off."""
+    return Dropped("truncated") if trace.finish_reason == "length" else None
+
+
+def thought_missing(problem: Problem, trace: Trace) -> Dropped | None:
+    """Drop a trace without a thought, or with an empty one."""
+    return None if trace.thought else Dropped("thought_missing")
+
+
+def thought_unclosed(problem: Problem, trace: Trace) -> Dropped | None:
+    """Drop a trace whose thought never closed."""
+    return Dropped("thought_unclosed") if trace.thought is not None and trace.answer is None else None
+
+
+def answer_missing(problem: Problem, trace: Trace) -> Dropped | None:
+    """Drop a trace whose thought is followed by nothing."""
+    return None if trace.answer else Dropped("answer_missing")
+
+
+HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+LATIN_WORD = re.compile(r"[A-Za-z\u00c0-\u024f]{3,}")
+OTHER = re.compile(r"[\u0370-\u052f\u0590-\u06ff\u0900-\u0dff\u0e00-\u0e7f\u3040-\u30ff\uac00-\ud7af]")
+NOT_PROSE = re.compile(
+    r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$|\\\(.*?\\\)|\\\[.*?\\\]|\\[A-Za-z]+(?:\{[^{}]*\})?", re.DOTALL
+)
+
+
+def language_mixing(problem: Problem, trace: Trace, max_share: float = 0.02, min_letters: int = 3) -> Dropped | None:
+    """Drop a thought in which another script than the question's makes up more than `max_share` of the prose.
+
+    Counts letters by script, Chinese characters threefold (about a word's worth of letters each),
+    outside code and mathematics. Characters that the question itself uses are exempt; Greek letters
+    too (angles and constants). `min_letters` foreign ones are needed.
+    """
+    if not trace.thought:
+        return None
+    question = " ".join(message["content"] for message in problem.messages)
+    prose = NOT_PROSE.sub(lambda found: " " * len(found[0]), trace.thought)
+    han, latin = HAN.findall(question), LATIN_WORD.findall(question)
+    chinese = 3 * len(han) > sum(map(len, latin))
+    quoted = set(question)
+    foreign: list[tuple[int, int]] = []
+    home = 0
+    for pattern, is_home in ((HAN, chinese), (LATIN_WORD, not chinese), (OTHER, False)):
+        for found in pattern.finditer(prose):
+            weight = 3 * len(found[0]) if pattern is HAN else len(found[0])
+            if is_home:
+                home += weight
+            elif "\u0370" <= found[0] <= "\u03ff" or (set(found[0]) <= quoted and found[0] in question):
+                continue
+            else:
+                foreign.append(found.span())
+    count = sum(3 * (end - start) if HAN.match(prose, start) else end - start for start, end in foreign)
+    if len(foreign) >= 1 and count >= min_letters and count > max_share * (home + count):
+        return Dropped("language_mixing", tuple(("thought", start, end) for start, end in foreign[:50]))
+    return None
+
+
+def repetition(
+    problem: Problem, trace: Trace, ngram: int = 20, max_repeats: int = 4, max_line_repeats: int = 4
+) -> Dropped | None:
+    """Drop a loop: a run of `ngram` words seen more than `max_repeats` times, or a line of prose repeated in a row."""
+    text = trace.text or ""
+    words = [(found[0], found.start(), found.end()) for found in re.finditer(r"\S+", text)]
+    seen: dict[tuple[str, ...], list[int]] = {}
+    for place in range(len(words) - ngram + 1):
+        key = tuple(word for word, _, _ in words[place : place + ngram])
+        places = seen.setdefault(key, [])
+        if not places or place - places[-1] >= ngram // 2:
+            places.append(place)
+        if len(places) > max_repeats:
+            spans = tuple(("text", words[at][1], words[at + ngram - 1][2]) for at in places)
+            return Dropped("repetition", spans)
+    run: list[tuple[int, int]] = []
+    before = ""
+    for line in re.finditer(r"[^\n]+", text):
+        stripped = line[0].strip()
+        if not stripped:
+            continue
+        run = [*run, line.span()] if stripped == before else [line.span()]
+        before = stripped
+        if len(run) > max_line_repeats and len(stripped) >= 8:
+            return Dropped("repetition", tuple(("text", start, end) for start, end in run))
+    return None
+
+
+def long_paragraph(problem: Problem, trace: Trace, max_chars: int = 3000) -> Dropped | None:
+    """Drop a wall of text: a paragraph of the thought longer than `max_chars` (breaks are blank lines)."""
+    thought = trace.thought or ""
+    start = 0
+    for gap in [*re.finditer(r"\n[ \t]*\n\s*", thought), None]:
+        end = gap.start() if gap else len(thought)
+        if end - start > max_chars:
+            return Dropped("long_paragraph", (("thought", start, end),))
+        start = gap.end() if gap else end
+    return None
+
+
+def code_fence(problem: Problem, trace: Trace) -> Dropped | None:
+    """Drop a thought with a fenced code block."""
+    found = re.search(r"^[ \t]*(```|~~~)", trace.thought or "", re.MULTILINE)
+    return Dropped("code_fence", (("thought", *found.span()),)) if found else None
+
+
+RULES: dict[str, Rule] = {
+    rule.__name__: rule
+    for rule in (
+        truncated,
+        thought_missing,
+        thought_unclosed,
+        answer_missing,
+        language_mixing,
+        repetition,
+        long_paragraph,
+        code_fence,
+    )
+}
+
+
+def first_reason(rules: list[dict[str, object]], problem: Problem, trace: Trace) -> Dropped | None:
+    """Return the first rule's reason to drop the trace, or None: the recipe's rules in order."""
+    for settings in rules:
+        thresholds = {key: value for key, value in settings.items() if key not in ("rule", "source")}
+        found = RULES[str(settings["rule"])](problem, trace, **thresholds)
+        if found is not None:
+            return found
+    return None

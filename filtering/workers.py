@@ -1,0 +1,137 @@
+"""Worker processes that may be killed: for calls that can hang, explode or crash on a model's text."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import resource
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+MEMORY_BYTES = 2 * 2**30
+START_SECONDS = 120.0
+"""A worker's first answer may wait for its imports."""
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    warm: bool = False
+    task: int | None = None
+    deadline: float = 0.0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What came of a call that gave no result: the reason in words."""
+
+    why: str
+
+
+class KillablePool:
+    """Runs `function` ("module:name") over items in processes; a call over its time is killed, not awaited.
+
+    Use as a context manager. Processes are started when the first item comes.
+    """
+
+    def __init__(self, function: str, workers: int, timeout_s: float) -> None:
+        self.function, self.count, self.timeout_s = function, workers, timeout_s
+        self._context = multiprocessing.get_context("spawn")
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> KillablePool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for worker in self._workers:
+            worker.process.kill()
+            worker.process.join()
+            worker.pipe.close()
+
+    def _start(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(self.function, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def map(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Yield each item's result in order, or a `Failure` where it ran out of time, raised or crashed."""
+        done: dict[int, Any] = {}
+        emitted = 0
+        source = enumerate(items)
+        exhausted = False
+        while True:
+            while not exhausted and (idle := self._idle()) is not None and len(done) < 1000 * self.count:
+                try:
+                    number, item = next(source)
+                except StopIteration:
+                    exhausted = True
+                    break
+                idle.task = number
+                idle.deadline = time.monotonic() + (self.timeout_s if idle.warm else max(START_SECONDS, self.timeout_s))
+                idle.pipe.send(item)
+            busy = [worker for worker in self._workers if worker.task is not None]
+            while emitted in done:
+                yield done.pop(emitted)
+                emitted += 1
+            if not busy:
+                if exhausted:
+                    return
+                continue
+            left = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
+            ready = wait([worker.pipe for worker in busy], timeout=left)
+            for worker in busy:
+                assert worker.task is not None
+                if worker.pipe in ready:
+                    try:
+                        done[worker.task] = worker.pipe.recv()
+                        worker.task, worker.warm = None, True
+                        continue
+                    except (EOFError, OSError):
+                        done[worker.task] = Failure("the worker crashed")
+                elif time.monotonic() >= worker.deadline:
+                    done[worker.task] = Failure(f"out of time after {self.timeout_s:g} s")
+                else:
+                    continue
+                worker.process.kill()
+                worker.process.join()
+                worker.pipe.close()
+                self._workers.remove(worker)
+
+    def _idle(self) -> _Worker | None:
+        for worker in self._workers:
+            if worker.task is None:
+                return worker
+        if len(self._workers) < self.count:
+            self._workers.append(self._start())
+            return self._workers[-1]
+        return None
+
+
+def _serve(function: str, pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    module, _, name = function.partition(":")
+    call = getattr(importlib.import_module(module), name)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    while True:
+        try:
+            item = pipe.recv()
+        except EOFError:
+            return
+        try:
+            result = call(item)
+        except MemoryError:
+            result = Failure("out of memory")
+        except RecursionError:
+            result = Failure("nested too deep")
+        except Exception as error:  # whatever a library makes of a model's text is its trouble, not a verdict
+            result = Failure(f"{type(error).__name__}: {error}"[:200])
+        pipe.send(result)

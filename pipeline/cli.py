@@ -1,0 +1,123 @@
+"""The command line. Composes stages lazily: `retort --help` and the data stages never import torch or vLLM."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.files import locked, write_json
+
+STAGE_HELP = {
+    "problems": "read the problems and their references",
+    "traces": "sample the teacher (resumes; never discards)",
+    "verify": "judge traces correct, wrong or undecided",
+    "filter": "accept correct and readable traces, keep the others with their reason",
+    "dataset": "select and write the dataset with its card",
+    "train": "fine-tune the student",
+    "eval": "benchmark base and student",
+    "report": "write the report page",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    top = argparse.ArgumentParser(
+        prog="retort",
+        description="Distil the reasoning of a large teacher model into a small dense one.",
+        epilog="Settings may be overridden by key=value, as in: retort run recipes/demo.toml problems.limit=20",
+    )
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def with_recipe(name: str, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("recipe", type=Path, metavar="RECIPE", help="a TOML file, as in recipes/")
+        command.add_argument("--run", type=Path, metavar="DIR", help="the run's folder (default: runs/NAME)")
+        command.add_argument("overrides", nargs="*", metavar="key=value", help="settings to override")
+        return command
+
+    run = with_recipe("run", "run all stages that are missing or stale, then print the results")
+    run.add_argument("--until", choices=list(STAGE_HELP), metavar="STAGE", help="stop after this stage")
+    for name, text in STAGE_HELP.items():
+        with_recipe(name, text).add_argument(
+            "--rebuild", action="store_true", help="rebuild a stale result, keeping the old one beside it"
+        )
+    publish = with_recipe("publish", "publish the dataset to the Hugging Face Hub")
+    publish.add_argument("--repo", default="", metavar="NAME", help="NAME or OWNER/NAME on the Hub")
+    publish.add_argument("--private", action=argparse.BooleanOptionalAction, default=None)
+    publish.add_argument("--dry-run", action="store_true", help="say what would go, send nothing")
+    with_recipe("serve", "serve the recipe's teacher until stopped; a run of the recipe adopts it")
+    status = commands.add_parser("status", help="show how far a run is")
+    status.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    show = commands.add_parser("show", help="show a trace with its problem and verdict")
+    show.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    show.add_argument("trace", metavar="TRACE_ID", help="the trace's id, or its first characters")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit status: 0 done, 2 the user can put it right, 130 interrupted."""
+    arguments = parser().parse_args(argv)
+    try:
+        return _command(arguments)
+    except UserError as error:
+        print("\n".join(f"retort: {line}" for line in error.line().splitlines()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("retort: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`retort show | head`): nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _terminate(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _command(arguments: argparse.Namespace) -> int:
+    from pipeline import view
+
+    if arguments.command == "status":
+        print(view.status(arguments.run))
+        return 0
+    if arguments.command == "show":
+        print(view.show(arguments.run, arguments.trace))
+        return 0
+
+    from pipeline.recipe import load_recipe
+    from pipeline.stages import STAGES, run_stage
+
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    run = arguments.run or Path("runs") / recipe.name
+    if arguments.command == "publish":
+        from pipeline.publish import publish
+
+        publish(recipe, run, arguments.repo, arguments.private, arguments.dry_run)
+        return 0
+    # A polite kill ends as Ctrl-C does: engines stop, what came back is flushed.
+    signal.signal(signal.SIGTERM, _terminate)
+    if arguments.command == "serve":
+        importlib.import_module("teacher.serve").serve_until_stopped(recipe, run)
+        return 0
+    with locked(run):
+        write_json(run / "recipe.json", recipe.to_dict())
+        if arguments.command == "run":
+            for stage in STAGES.values():
+                run_stage(stage, recipe, run, rebuild=True)
+                if stage.name == arguments.until:
+                    return 0
+            print(importlib.import_module("eval.report").result_table(run))
+        else:
+            run_stage(STAGES[arguments.command], recipe, run, rebuild=arguments.rebuild)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Parquet parts: a part appears under its final name only when it is whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+from pipeline.files import disk_errors, sync_folder
+
+ROWS_A_PART = 200_000
+ROWS_A_GROUP = 2_000
+
+
+def part_paths(folder: Path) -> list[Path]:
+    """Return the folder's whole parts in name order."""
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def write_part(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
+    """Write one part aside, flush it, rename it into place; return the number of rows.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    rows = 0
+    with disk_errors(path):
+        try:
+            with open(aside, "wb") as file:
+                with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+                    for batch in batches:
+                        writer.write_batch(batch, row_group_size=ROWS_A_GROUP)
+                        rows += batch.num_rows
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+            sync_folder(path.parent)
+        finally:
+            aside.unlink(missing_ok=True)
+    return rows
+
+
+def write_parts(folder: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> int:
+    """Write rows as parts of at most ROWS_A_PART rows, in order; return the number of rows.
+
+    The same rows give the same bytes. A stage with no rows leaves one empty part, so that readers
+    find the schema.
+    """
+    iterator = iter(rows)
+    total = 0
+    number = 0
+    done = False
+    while not done:
+        buffer: list[dict[str, Any]] = []
+
+        def batches(buffer: list[dict[str, Any]] = buffer) -> Iterator[pa.RecordBatch]:
+            nonlocal done
+            written = 0
+            while written < ROWS_A_PART:
+                buffer.clear()
+                for row in iterator:
+                    buffer.append(row)
+                    if len(buffer) == ROWS_A_GROUP:
+                        break
+                if not buffer:
+                    done = True
+                    return
+                written += len(buffer)
+                yield pa.RecordBatch.from_pylist(buffer, schema=schema)
+
+        path = folder / f"part-{number:05d}.parquet"
+        rows_written = write_part(path, batches(), schema)
+        if rows_written == 0 and number > 0:
+            path.unlink()
+        total += rows_written
+        number += 1
+    return total
+
+
+def read_rows(folder: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a folder's parts in part order, one row group in memory at a time.
+
+    Raises:
+        UserError: a part cannot be read (its path and why).
+    """
+    for path in part_paths(folder):
+        try:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=ROWS_A_GROUP, columns=columns):
+                    yield from batch.to_pylist()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(
+                f"cannot read the part {path} ({error})",
+                "restore it from a copy",
+                "remove it and run the stage again (its traces are sampled anew)",
+            ) from error

@@ -1,0 +1,59 @@
+"""Progress: a bar with time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+LINE_SECONDS = 15.0
+
+
+def say(text: str) -> None:
+    """Print a line for the user on standard error (standard output is for results)."""
+    tqdm.write(text, file=sys.stderr)
+
+
+class Progress:
+    """Counts work done. Use as a context manager; call `advance` as work finishes."""
+
+    def __init__(self, what: str, total: int, done: int = 0) -> None:
+        self.what, self.total, self.done = what, total, done
+        self.begun_with = done
+        self.note = ""
+
+    def __enter__(self) -> Progress:
+        self.started = self.said = time.monotonic()
+        self.bar: Any = None
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=self.total, initial=self.done, desc=self.what, file=sys.stderr, dynamic_ncols=True)
+        elif self.total:
+            say(f"{self.what}: {self.done} of {self.total}")
+        return self
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count work as done; `note` is shown beside the numbers."""
+        self.done += count
+        self.note = note or self.note
+        if self.bar is not None:
+            self.bar.update(count)
+            if note:
+                self.bar.set_postfix_str(note, refresh=False)
+        elif time.monotonic() - self.said >= LINE_SECONDS:
+            self._line()
+
+    def _line(self) -> None:
+        self.said = time.monotonic()
+        elapsed = self.said - self.started
+        fresh = self.done - self.begun_with
+        left = f", {elapsed / fresh * (self.total - self.done):.0f} s left" if fresh and self.done < self.total else ""
+        note = f", {self.note}" if self.note else ""
+        say(f"{self.what}: {self.done} of {self.total}, {elapsed:.0f} s{left}{note}")
+
+    def __exit__(self, *exception: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        elif self.total:
+            self._line()

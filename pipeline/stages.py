@@ -1,0 +1,241 @@
+"""Stages: what each reads and leaves, when its result is fresh, and how it is run.
+
+A stage's `run` function takes a `Job` and returns an `Outcome`. Most stages build their folder aside
+and swap it in when it is whole, the old result being kept beside it; pools (`traces`, `eval`) are
+added to in place and lose nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.files import disk_errors, file_hash, write_json
+from pipeline.manifest import Counts, Manifest, peak_rss_mb, read_manifest, settings_hash, versions
+from pipeline.progress import say
+from pipeline.recipe import Recipe
+from pipeline.records import content_hash
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage: its name, the folders it owns (the first holds its manifest), what it reads."""
+
+    name: str
+    folders: tuple[str, ...]
+    reads: tuple[str, ...]
+    sections: tuple[str, ...]
+    run: str
+    pool: bool = False
+    resumes: bool = False
+
+    @property
+    def folder(self) -> str:
+        """The folder that holds the manifest."""
+        return self.folders[0]
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("problems", ("problems",), (), ("problems",), "teacher.problems:run"),
+        Stage("traces", ("traces",), ("problems",), ("teacher", "sampling"), "teacher.traces:run", pool=True),
+        Stage("verify", ("verdicts",), ("problems", "traces"), ("verify",), "filtering.verify:run"),
+        Stage("filter", ("accepted", "rejected"), ("problems", "traces", "verify"), ("filter",), "filtering.filter:run"),
+        Stage("dataset", ("dataset",), ("problems", "filter"), ("dataset",), "filtering.dataset:run"),
+        Stage("train", ("student",), ("dataset",), ("train",), "students.train:run", resumes=True),
+        Stage("eval", ("eval",), ("train",), ("eval",), "eval.stage:run", pool=True),
+        Stage("report", ("report",), ("dataset", "train", "eval"), (), "eval.report:run"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a stage's function is given: the recipe, the run, and the folder to write into."""
+
+    recipe: Recipe
+    run: Path
+    out: Path
+    stage: Stage
+    fresh_inputs: dict[str, str] = field(default_factory=dict)
+
+    def folder(self, name: str) -> Path:
+        """Return a finished folder of the run to read from."""
+        return self.run / name
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage's function returns: its counts, and facts worth keeping in the manifest.
+
+    A pool gives its own `output_hash`; for the other stages it is computed from the files.
+    """
+
+    counts: Counts
+    facts: dict[str, Any] = field(default_factory=dict)
+    output_hash: str = ""
+
+
+def stage_settings(stage: Stage, recipe: Recipe) -> dict[str, Any]:
+    """Return the settings that change the stage's result, by section."""
+    return {"seed": recipe.seed, **{name: recipe.sections[name].result_settings() for name in stage.sections}}
+
+
+def inputs_of(stage: Stage, run: Path) -> dict[str, str]:
+    """Return the output hash of each stage that this one reads.
+
+    Raises:
+        UserError: one of them is not complete.
+    """
+    found = {}
+    for name in stage.reads:
+        manifest = read_manifest(run / STAGES[name].folder)
+        if manifest is None or not manifest.complete:
+            raise UserError(
+                f"'{stage.name}' needs the stage '{name}', which is not complete in {run}",
+                f"run 'retort {name}' first",
+                "let 'retort run' do all that is missing",
+            )
+        found[name] = manifest.output_hash
+    return found
+
+
+def differences(stage: Stage, recipe: Recipe, run: Path) -> list[str] | None:
+    """Return what makes the stage's result stale: [] where it is fresh, None where there is none."""
+    manifest = read_manifest(run / stage.folder)
+    if manifest is None or not manifest.complete:
+        return None
+    now = stage_settings(stage, recipe)
+    found = []
+    if manifest.settings_hash != settings_hash(now):
+        found = _changed(manifest.settings, now) or ["settings"]
+    for name in stage.reads:
+        before = read_manifest(run / STAGES[name].folder)
+        if before is None or before.output_hash != manifest.inputs.get(name):
+            found.append(f"result of '{name}'")
+    return found
+
+
+def _changed(before: Any, now: Any, key: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        found = []
+        for name in sorted({*before, *now}):
+            found += _changed(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+        return found
+    if before == now:
+        return []
+    old, new = (json.dumps(value, ensure_ascii=False) for value in (before, now))
+    if len(old) + len(new) > 100:
+        return [key]
+    return [f"{key}: {old} -> {new}"]
+
+
+def folder_hash(folders: list[Path]) -> str:
+    """Return a hash over the names and contents of all files but manifests in the folders."""
+    rows = []
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.name not in ("manifest.json", "building.json"):
+                rows.append([folder.name.split(".")[0], str(path.relative_to(folder)), file_hash(path)])
+    return content_hash(rows)
+
+
+def run_stage(stage: Stage, recipe: Recipe, run: Path, rebuild: bool = False) -> bool:
+    """Run one stage unless its result is fresh; return whether it ran.
+
+    The caller holds the run's lock. A stale result is an error unless `rebuild` is set or the stage
+    is a pool, which only ever grows.
+
+    Raises:
+        UserError: an input is missing, the result is stale, or the stage's own trouble.
+    """
+    inputs = inputs_of(stage, run)
+    stale = differences(stage, recipe, run)
+    if stale == []:
+        say(f"{stage.name}: up to date")
+        return False
+    if stale and not rebuild and not stage.pool:
+        raise UserError(
+            f"{run / stage.folder} was built from other settings or inputs ({', '.join(stale)})",
+            f"'retort run {recipe.path}' rebuilds it and all that depends on it, keeping the old result beside it",
+            f"'retort {stage.name} {recipe.path} --rebuild' rebuilds this stage alone",
+            "--run DIR starts another run",
+        )
+    started = time.monotonic()
+    module, _, name = stage.run.partition(":")
+    function: Callable[[Job], Outcome] = getattr(importlib.import_module(module), name)
+    settings = stage_settings(stage, recipe)
+    with disk_errors(run / stage.folder):
+        if stage.pool:
+            out = run / stage.folder
+            out.mkdir(parents=True, exist_ok=True)
+        else:
+            out = _building(stage, run, {"settings": settings_hash(settings), "inputs": inputs})
+        outcome = function(Job(recipe, run, out, stage, inputs))
+        outcome.counts.check(stage.name)
+        built = [out, *(run / f"{folder}.building" for folder in stage.folders[1:])]
+        manifest = Manifest(
+            stage=stage.name,
+            complete=True,
+            entered=outcome.counts.entered,
+            kept=outcome.counts.kept,
+            dropped=dict(sorted(outcome.counts.dropped.items())),
+            seconds=round(time.monotonic() - started, 2),
+            peak_rss_mb=peak_rss_mb(),
+            versions=versions(),
+            inputs=inputs,
+            settings_hash=settings_hash(settings),
+            settings=settings,
+            output_hash=outcome.output_hash or folder_hash(built),
+            facts=outcome.facts,
+        )
+        if not stage.pool:
+            (out / "building.json").unlink()
+        manifest.write(out)
+        if not stage.pool:
+            _swap_in(stage, run)
+    dropped = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
+    say(
+        f"{stage.name}: {manifest.entered} in, {manifest.kept} kept"
+        f"{f' ({dropped} dropped)' if dropped else ''}, {manifest.seconds:.0f} s"
+    )
+    return True
+
+
+def _building(stage: Stage, run: Path, state: dict[str, Any]) -> Path:
+    """Return the folder to build in; what an earlier try left stays only if the stage can resume it."""
+    folders = [run / f"{folder}.building" for folder in stage.folders]
+    marker = folders[0] / "building.json"
+    same = False
+    if stage.resumes and marker.exists():
+        try:
+            same = json.loads(marker.read_text()) == state
+        except ValueError:
+            same = False
+    for folder in folders:
+        if not same:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+    write_json(marker, state)
+    return folders[0]
+
+
+def _swap_in(stage: Stage, run: Path) -> None:
+    """Rename what was built into place; the folder with the manifest last, so that it marks the end."""
+    for folder in reversed(stage.folders):
+        target = run / folder
+        if target.exists():
+            old = read_manifest(run / stage.folder)
+            mark = (old.settings_hash[:8] + old.output_hash[:4]) if old else "incomplete"
+            beside = run / f"{folder}.{mark}"
+            shutil.rmtree(beside, ignore_errors=True)
+            target.rename(beside)
+        (run / f"{folder}.building").rename(target)

@@ -1,0 +1,1 @@
+"""Asking: problem sources, prompts, engines and the sampling of traces."""

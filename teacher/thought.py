@@ -1,0 +1,53 @@
+"""Finding the thought, wherever the engine put it, and setting it apart from the answer."""
+
+from __future__ import annotations
+
+import re
+
+TAGS = ("think", "thinking", "thought", "reasoning")
+OPEN = re.compile(rf"\s*<({'|'.join(TAGS)})>")
+CLOSE = re.compile(rf"</({'|'.join(TAGS)})>")
+FINAL = re.compile(
+    r"^.*(?:\\boxed\{|####|(?:the|final) answer\b[^.\n]{0,40}?(?:is|:)|答案(?:是|为|:|:)).*$", re.IGNORECASE | re.MULTILINE
+)
+
+
+def split(text: str, reasoning: str | None, prefill: str = "") -> tuple[str | None, str | None]:
+    """Return (thought, answer) of a completion.
+
+    `thought` is None where there was none. `answer` is None where the thought never closed, or
+    where the engine's field held a thought and nothing followed it.
+
+    Args:
+        text: the message's content.
+        reasoning: the engine's own field for the thought (vLLM's reasoning parsers), or None.
+        prefill: what the assistant's turn was opened with; the engine leaves it out of the text.
+    """
+    if reasoning:
+        return reasoning.strip(), text.strip() or None
+    whole = prefill + text
+    opened = OPEN.match(whole)
+    if opened:
+        rest = whole[opened.end() :]
+        closed = re.search(f"</{opened[1]}>", rest)
+        if closed is None:
+            return rest.strip(), None
+        return rest[: closed.start()].strip(), rest[closed.end() :].strip()
+    # The template opened the tag in the prompt, so that the text begins inside the thought.
+    closed = CLOSE.search(whole)
+    if closed:
+        return whole[: closed.start()].strip(), whole[closed.end() :].strip()
+    return None, whole.strip()
+
+
+def split_at_final_answer(text: str) -> tuple[str | None, str | None]:
+    """Return (thought, answer) for a teacher that reasons in plain text.
+
+    The answer begins with the first line that states a final answer and follows some reasoning; all
+    before it is the thought. Without such a line the whole text is the answer.
+    """
+    for found in FINAL.finditer(text):
+        thought = text[: found.start()].strip()
+        if thought:
+            return thought, text[found.start() :].strip()
+    return None, text.strip()
