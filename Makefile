@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 STAGES := problems traces verify filter dataset train eval report
-OPTIONS = $(if $(RUN),--run $(RUN)) $(SET)
+OPTIONS = $(SET) $(if $(RUN),--run $(RUN))
 
 .PHONY: help setup lock lint format test test-slow test-gpu demo $(STAGES) publish clean
 
@@ -59,7 +59,7 @@ verify: ## judge every trace: correct, wrong or undecided
 filter: ## keep the traces that are right and readable
 dataset: ## select, decontaminate and mix the training set
 train: ## fine-tune the student
-eval: ## benchmark base, student and teacher
+eval: ## benchmark the student beside its base
 report: ## write the tables and figures
 
 ifneq ($(filter $(STAGES) publish,$(MAKECMDGOALS)),)
@@ -67,10 +67,10 @@ $(if $(RECIPE),,$(error name a recipe: make $(firstword $(MAKECMDGOALS)) RECIPE=
 endif
 
 $(STAGES): setup
-	$(BIN)/retort run $(RECIPE) --until $@ $(OPTIONS)
+	$(BIN)/retort run $(RECIPE) $(OPTIONS) --until $@
 
-publish: setup ## write the folders to publish: the dataset and the student
-	$(BIN)/retort publish $(RECIPE) $(OPTIONS)
+publish: setup ## publish the dataset to the Hugging Face Hub (ARGS=--dry-run only says what would go)
+	$(BIN)/retort publish $(RECIPE) $(OPTIONS) $(ARGS)
 
 clean: ## remove caches and build products; runs/ and .venv stay
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

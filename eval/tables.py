@@ -41,6 +41,7 @@ SCORE_HEAD = (
     "cons@k %",
     "no answer %",
     "truncated %",
+    "undecided",
     "mean tokens",
 )
 
@@ -57,6 +58,7 @@ def score_cells(row: Row) -> list[str]:
         percent(row["cons_at_k"]),
         percent(row["no_answer"]),
         percent(row["truncated"]),
+        str(row["undecided_samples"]),
         "n/a" if tokens is None else f"{tokens:.0f}",
     ]
 

@@ -62,7 +62,13 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status: 0 done, 2 the user can put it right, 130 interrupted."""
-    arguments = parser().parse_args(argv)
+    top = parser()
+    arguments, rest = top.parse_known_args(argv)
+    # argparse takes key=value only in one place; users write them before and after options.
+    if unknown := [text for text in rest if text.startswith("-") or not hasattr(arguments, "overrides")]:
+        top.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if rest:
+        arguments.overrides += rest
     try:
         return _command(arguments)
     except UserError as error:

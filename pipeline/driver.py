@@ -93,8 +93,8 @@ class Driver:
                 asyncio.create_task(self._worker(session, requests)) for _ in range(self.settings.concurrency)
             ]
             keeper = asyncio.create_task(self._keep(progress))
+            everyone = asyncio.gather(*workers)
             try:
-                everyone = asyncio.gather(*workers)
                 await asyncio.wait([everyone, keeper], return_when=asyncio.FIRST_COMPLETED)
                 if keeper.done():
                     keeper.result()
@@ -102,7 +102,7 @@ class Driver:
             finally:
                 for task in (*workers, keeper):
                     task.cancel()
-                await asyncio.gather(*workers, keeper, return_exceptions=True)
+                await asyncio.gather(everyone, *workers, keeper, return_exceptions=True)
                 # What came back while the end was near was paid for too.
                 self._flush(progress)
         return self.tally

@@ -11,9 +11,10 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import Any, ClassVar, Self, TypedDict
+from typing import Any, ClassVar, Self
 
 import pyarrow as pa
+from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
 
 class Message(TypedDict):
@@ -86,7 +87,7 @@ class Trace(Record):
     """One completion of the teacher, thought and answer already apart.
 
     `thought` is None where there was none; `answer` is None where the thought never closed.
-    Times are Unix seconds and seconds; `text` is what the engine sent, untouched.
+    `seed` is None where the engine takes none. Times are Unix seconds and seconds; `text` is what the engine sent, untouched.
     """
 
     SCHEMA = pa.schema(
@@ -131,7 +132,7 @@ class Trace(Record):
     top_p: float
     top_k: int
     max_tokens: int
-    seed: int
+    seed: int | None
     endpoint: str
     attempts: int
     started: float

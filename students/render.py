@@ -99,7 +99,7 @@ def set_template(tokenizer: Any, settings: TrainSettings) -> None:
         )
 
 
-def end_of_turn(tokenizer: Any) -> int:
+def end_of_turn(tokenizer: Any, settings: TrainSettings) -> int:
     """Return the id of the token with which the template ends the assistant's turn.
 
     Raises:
@@ -113,7 +113,8 @@ def end_of_turn(tokenizer: Any) -> int:
     ids = tokenizer.encode(after, add_special_tokens=False) if after else []
     if not ids or (ids[0] not in tokenizer.all_special_ids and ids[0] not in tokenizer.added_tokens_decoder):
         raise UserError(
-            f"the chat template ends the assistant's turn with {after[:40]!r}, which is not a special token of the base",
+            f"the chat template ends the assistant's turn with {after[:40]!r}, "
+            f"which is no special token of {settings.base}",
             "choose a train.chat_template made for this base ('model' is its own)",
             "choose a base that has the token",
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -35,6 +36,11 @@ class Engine:
     endpoint: Endpoint
     log: Path
     process: subprocess.Popen[bytes] | None
+
+    @property
+    def takes_seeds(self) -> bool:
+        """Whether a request may carry a seed: vLLM 0.32 dies of one on the CPU ("CPU Generator does not use offset")."""
+        return has_gpu()
 
     def trouble(self) -> str | None:
         """Return why the engine is gone, or None while it lives."""
@@ -155,8 +161,9 @@ def last_words(log: Path) -> str:
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     except OSError:
         return "no log"
-    errors = [line for line in lines if "Error" in line and "see root cause" not in line]
-    return (errors or lines or ["it said nothing"])[-1][-300:]
+    # The first error is the cause; those after it tell of its consequences.
+    errors = [found[0] for line in lines if (found := re.search(r"\b\w*(?:Error|Exception): .+", line)) and "WARNING" not in line]
+    return (errors or lines[-1:] or ["it said nothing"])[0][:300]
 
 
 def _environment(settings: EngineSettings) -> dict[str, str]:

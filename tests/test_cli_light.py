@@ -45,9 +45,9 @@ def test_the_check_sees_a_heavy_import() -> None:
     assert "torch" in _heavy_after("import sys, types\nsys.modules['torch'] = types.ModuleType('torch')")
 
 
-def test_reading_a_recipe_imports_nothing_heavy() -> None:
-    code = "from pathlib import Path\nfrom pipeline.recipe import load_recipe\nload_recipe(Path('recipes/demo.toml'))"
-    assert _heavy_after(code) == []
+def test_reading_recipes_imports_nothing_heavy() -> None:
+    code = "from pathlib import Path\nfrom pipeline.recipe import load_recipe\n"
+    assert _heavy_after(f"{code}for path in Path('recipes').rglob('*.toml'): load_recipe(path)") == []
 
 
 @pytest.mark.parametrize("stage", DATA_STAGES)

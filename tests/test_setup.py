@@ -198,17 +198,30 @@ def test_unknown_lock_is_one_clear_line(setup: Setup) -> None:
     assert setup.run("tpu") == (1, [], ["setup: no lock requirements/tpu.txt: use 'cpu' or 'gpu'"])
 
 
+def _make(*words: str) -> subprocess.CompletedProcess[str]:
+    """Ask make what it would do, free of the make that may have started these tests."""
+    ours = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "RECIPE", "RUN", "SET")
+    env = {name: value for name, value in os.environ.items() if name not in ours}
+    return subprocess.run(["make", "-n", *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=30)
+
+
 @pytest.mark.parametrize("stage", ["problems", "eval", "publish"])
 def test_stage_without_a_recipe_is_one_clear_line(stage: str) -> None:
-    env = {name: value for name, value in os.environ.items() if name not in ("RECIPE", "MAKEFLAGS", "MAKELEVEL")}
-    done = subprocess.run(["make", "-n", stage], cwd=ROOT, env=env, capture_output=True, text=True, timeout=30)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[0].endswith(f"name a recipe: make {stage} RECIPE=recipes/demo.toml.  Stop.")
+    done = _make(stage)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.endswith(f"name a recipe: make {stage} RECIPE=recipes/demo.toml.  Stop.\n")
 
 
 def test_stage_passes_on_its_options() -> None:
-    words = ["make", "-n", "filter", "RECIPE=recipes/demo.toml", "RUN=runs/x", "SET=seed=1 filter.a=2"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    done = _make("filter", "RECIPE=recipes/demo.toml", "RUN=runs/x", "SET=seed=1 filter.a=2")
     assert done.stdout.splitlines()[-1] == (
-        ".venv/bin/retort run recipes/demo.toml --until filter --run runs/x seed=1 filter.a=2"
+        ".venv/bin/retort run recipes/demo.toml seed=1 filter.a=2 --run runs/x --until filter"
     )
+
+
+def test_clean_leaves_runs_and_the_environment() -> None:
+    removed = _make("clean").stdout.splitlines()
+    assert removed[0].startswith("rm -rf build dist *.egg-info .mypy_cache")
+    assert not {"runs", "runs/", ".venv"} & set(removed[0].split())
+    assert removed[1].startswith("find . \\( -path ./runs -o -path ./.venv -o")

@@ -43,7 +43,7 @@ def reference(answer: str) -> str | None:
 
 
 def _problem(row: dict[str, Any], where: str) -> Problem:
-    way = "each row is {\"question\": ..., \"answer\": \"... #### 18\"}; correct or remove that one"
+    way = 'each row is {"question": ..., "answer": "... #### 18"}; correct or remove that one'
     question, answer = row.get("question"), row.get("answer")
     if not isinstance(question, str) or not question.strip():
         raise UserError(f"{where}: 'question' is missing or empty", way)

@@ -18,7 +18,7 @@ def read_jsonl(path: Path, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     ways = (f"give the path of a JSONL file as 'path' of eval.benchmarks '{name}'", "leave 'path' out to read the Hub")
     try:
-        file = open(path, "rb")
+        file = open(path, "rb")  # noqa: SIM115 (closed below; only opening is in the try)
     except FileNotFoundError:
         raise UserError(f"no questions of '{name}' at {path}", *ways) from None
     except OSError as error:

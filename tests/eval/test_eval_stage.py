@@ -1,0 +1,219 @@
+"""The stage `eval` with the engine and its samples faked, and the real grading."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import teacher.sampling
+import teacher.serve
+from eval.settings import EvalSettings
+from eval.stage import resolve, run
+from filtering.settings import VerifySettings
+from pipeline.errors import UserError
+from pipeline.journal import Journal
+from pipeline.manifest import Manifest
+from pipeline.recipe import Recipe
+from pipeline.records import Problem, Trace
+from pipeline.stages import STAGES, Job
+from students.settings import TrainSettings
+from teacher.settings import SamplingSettings, TeacherSettings
+
+ANSWERS = {
+    "right": ("a thought", "It is \\boxed{%s}.", "stop"),
+    "wrong": ("a thought", "It is \\boxed{-77}.", "stop"),
+    "unclosed": ("a thought without an end", None, "length"),
+}
+
+
+class Fakes:
+    """Stands for teacher.serve.serving and teacher.sampling.sample; remembers what was asked."""
+
+    def __init__(self) -> None:
+        self.served: list[tuple[str, str, Any]] = []
+        self.sampled = 0
+        self.plan: dict[str, list[str]] = {"base": ["wrong"], "student": ["right"], "teacher": ["right"]}
+
+    @contextmanager
+    def serving(self, model: str, settings: Any, run: Path, role: str) -> Iterator[Any]:
+        self.served.append((role, model, settings))
+        yield SimpleNamespace(endpoint=f"endpoint of {model}", trouble=lambda: None)
+
+    def sample(
+        self,
+        problems: list[Problem],
+        pool: Path,
+        *,
+        model: str,
+        revision: str,
+        settings: SamplingSettings,
+        endpoints: list[Any],
+        seed: int,
+        what: str,
+        engine: Any = None,
+    ) -> None:
+        by_id = {problem.id: problem for problem in problems}
+        order = {problem.id: number for number, problem in enumerate(problems)}
+        with Journal(pool, Trace.SCHEMA) as journal:
+            held = journal.ids()
+            for id, (problem, number) in teacher.sampling.wanted_ids(problems, model, revision, settings).items():
+                if id in held:
+                    continue
+                assert endpoints, "sampling needs an engine"
+                plan = self.plan[what.split()[0]]
+                thought, answer, finish = ANSWERS[plan[(order[problem] + number) % len(plan)]]
+                answer = answer.replace("%s", str(by_id[problem].reference)) if answer else None
+                row = Trace(
+                    id, problem, number, thought, answer, f"{thought}</think>{answer}", finish, 5, 40,
+                    model, revision, "t", settings.temperature, settings.top_p, settings.top_k, settings.max_tokens,
+                    0, "e", 1, 0.0, 1.0,
+                )  # fmt: skip
+                journal.append([row.to_dict()])
+                self.sampled += 1
+            journal.roll()
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
+    found = Fakes()
+    monkeypatch.setattr(teacher.serve, "serving", found.serving)
+    monkeypatch.setattr(teacher.sampling, "sample", found.sample)
+    return found
+
+
+def student(run_folder: Path, mark: str = "0123456789abcdef") -> None:
+    Manifest("train", True, 1, 1, {}, 1.0, 1.0, {}, {}, "", {}, mark, {}).write(run_folder / "student")
+
+
+def job(folder: Path, questions: int = 4, k: int = 1, max_tokens: int = 64, **settings: Any) -> Job:
+    path = folder / "questions.jsonl"
+    rows = [{"question": f"What is {n} + 1?", "answer": f"#### {n + 1}"} for n in range(questions)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {
+        "benchmarks": [{"name": "gsm8k", "path": str(path), "k": k}],
+        "sampling": {"max_tokens": max_tokens},
+        **settings,
+    }
+    sections = {
+        "eval": EvalSettings.model_validate(given),
+        "verify": VerifySettings(workers=1),
+        "train": TrainSettings(base="some/base", revision="abc"),
+        "teacher": TeacherSettings(model="some/teacher"),
+    }
+    if not (folder / "student" / "manifest.json").exists():
+        student(folder)
+    return Job(Recipe(folder / "r.toml", "r", "", 0, sections), folder, folder / "eval", STAGES["eval"])  # type: ignore[arg-type]
+
+
+def test_right_wrong_and_unclosed_samples_are_graded_and_scored(tmp_path: Path, fakes: Fakes, capsys: Any):
+    fakes.plan = {"base": ["wrong", "unclosed"], "student": ["right", "right", "right", "unclosed"]}
+    outcome = run(job(tmp_path))
+    assert (outcome.counts.entered, outcome.counts.kept, outcome.counts.dropped) == (8, 8, {})
+    base, ours = json.loads((tmp_path / "eval" / "scores.json").read_text())
+    assert (base["role"], base["model"], base["pass_at_1"], base["no_answer"]) == ("base", "some/base", 0.0, 0.5)
+    assert (ours["role"], ours["model"], ours["pass_at_1"], ours["truncated"]) == ("student", "student", 0.75, 0.25)
+    assert (ours["task"], ours["domain"], ours["reasoning"], ours["k"], ours["questions"]) == (
+        "gsm8k",
+        "math",
+        True,
+        1,
+        4,
+    )
+    (pair,) = json.loads((tmp_path / "eval" / "comparison.json").read_text())
+    assert (pair["difference"], pair["se"], pair["questions"], pair["words"]) == (0.75, 0.25, 4, "beyond noise")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split("  ")[0] == "role"
+    assert printed[3].split() == ["student", "gsm8k", "1", "4", "75.0", "±", "25.0", "75.0", "25.0", "25.0", "0", "40"]
+    assert printed[-1] == "student - base: +75.0 ± 25.0 points (beyond noise)"
+
+
+def test_each_sample_leaves_a_grade(tmp_path: Path, fakes: Fakes):
+    fakes.plan = {"base": ["wrong"], "student": ["right", "unclosed"]}
+    run(job(tmp_path, questions=2))
+    lines = (tmp_path / "eval" / "student" / "gsm8k" / "grades.jsonl").read_text().splitlines()
+    rows = {row["counted"]: row for row in map(json.loads, lines)}
+    assert rows["right"]["extracted"] == rows["right"]["reference"]
+    assert (rows["wrong"]["state"], rows["wrong"]["no_answer"], rows["wrong"]["decided_by"]) == (
+        "undecided", True, "extraction"
+    )  # fmt: skip
+
+
+def test_one_engine_a_model_and_none_where_nothing_is_missing(tmp_path: Path, fakes: Fakes):
+    first = run(job(tmp_path))
+    assert [role for role, _, _ in fakes.served] == ["eval-base", "eval-student"]
+    assert fakes.served[0][1] == "some/base"
+    assert fakes.served[0][2].flags == {"revision": "abc"}
+    assert fakes.served[1][1] == str(tmp_path / "student")
+    assert fakes.served[1][2].flags == {}
+    assert run(job(tmp_path)).output_hash == first.output_hash
+    assert (len(fakes.served), fakes.sampled) == (2, 8)
+
+
+def test_more_samples_add_to_the_pool(tmp_path: Path, fakes: Fakes):
+    run(job(tmp_path))
+    run(job(tmp_path, k=3))
+    assert fakes.sampled == 2 * 4 * 3
+    assert json.loads((tmp_path / "eval" / "scores.json").read_text())[0]["k"] == 3
+
+
+def test_a_new_student_is_sampled_anew_and_the_base_is_not(tmp_path: Path, fakes: Fakes):
+    run(job(tmp_path))
+    student(tmp_path, "another student")
+    fakes.plan["student"] = ["wrong"]
+    run(job(tmp_path))
+    assert [role for role, _, _ in fakes.served] == ["eval-base", "eval-student", "eval-student"]
+    assert [row["pass_at_1"] for row in json.loads((tmp_path / "eval" / "scores.json").read_text())] == [0.0, 0.0]
+
+
+def test_samples_that_are_not_there_are_counted(tmp_path: Path, fakes: Fakes, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        teacher.sampling, "sample", lambda problems, pool, **rest: pool.mkdir(parents=True, exist_ok=True)
+    )
+    outcome = run(job(tmp_path))
+    assert (outcome.counts.kept, outcome.counts.dropped) == (0, {"not_sampled": 8})
+    row = json.loads((tmp_path / "eval" / "scores.json").read_text())[0]
+    assert (row["pass_at_1"], row["undecided"]) == (None, 1.0)
+
+
+def test_samples_cut_at_another_budget_are_pointed_out(tmp_path: Path, fakes: Fakes, capsys: Any):
+    fakes.plan = {"base": ["unclosed"], "student": ["right"]}
+    run(job(tmp_path))
+    assert "max_tokens" not in capsys.readouterr().err
+    run(job(tmp_path, max_tokens=128))
+    assert capsys.readouterr().err == (
+        "eval: 4 samples of base on gsm8k were taken under another max_tokens than 128 and would differ under it; "
+        f"they are scored as they are: move {tmp_path / 'eval' / 'base' / 'gsm8k'} away to sample them anew\n"
+    )
+
+
+def test_the_teacher_answers_too_and_no_comparison_without_both(tmp_path: Path, fakes: Fakes):
+    run(job(tmp_path, models=["teacher"]))
+    assert [(role, model) for role, model, _ in fakes.served] == [("eval-teacher", "some/teacher")]
+    assert json.loads((tmp_path / "eval" / "comparison.json").read_text()) == []
+
+
+def test_a_folder_as_base_is_known_by_its_content(tmp_path: Path):
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "model.safetensors").write_bytes(b"1")
+    made = job(tmp_path)
+    made.recipe.sections["train"] = TrainSettings(base=str(base))
+    first = resolve("base", made).revision
+    (base / "model.safetensors").write_bytes(b"2")
+    assert resolve("base", made).revision not in ("", first)
+
+
+def test_no_student_is_one_line(tmp_path: Path):
+    made = job(tmp_path)
+    (tmp_path / "student" / "manifest.json").unlink()
+    with pytest.raises(UserError) as error:
+        resolve("student", made)
+    assert error.value.line() == (
+        f"no student in {tmp_path / 'student'}: run 'retort train' first; or leave 'student' out of eval.models"
+    )

@@ -1,0 +1,140 @@
+"""A stand-in for an inference engine, for tests of faults only: it speaks the real protocol (OpenAI chat
+completions) and adds small numbers, rightly or wrongly as its seed has it. No model is behind it.
+
+`python tests/standin_engine.py [--port N] [--latency S] [--wrong SHARE] [--faults 500=0.1,429=0.1,...]`
+prints its port and serves until killed. Faults: 500, 429, 429-after, cut (half the JSON), close (socket
+closed), empty (no choices), hang; by share of requests. `--status N` answers every request with N.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import random
+import re
+import sys
+import time
+
+from aiohttp import web
+
+
+def answer_for(messages: list[dict[str, str]], salt: str, wrong: float) -> str:
+    """Return '<think>...' and an answer to 'What is A plus B?', wrong for a share of (question, salt)."""
+    question = messages[-1]["content"]
+    numbers = [int(found) for found in re.findall(r"\d+", question)]
+    total = sum(numbers)
+    draw = int(hashlib.sha256(f"{question}/{salt}".encode()).hexdigest()[:8], 16) / 16**8
+    if draw < wrong:
+        total += 1
+    steps = " + ".join(map(str, numbers))
+    return f"<think>\nI add the numbers: {steps} = {total}.\n</think>\n\nThe answer is \\boxed{{{total}}}."
+
+
+class StandIn:
+    """The server's state: options, and counts that tests read at /counts."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.random = random.Random(options.seed)
+        self.faults = [(name, float(share)) for name, _, share in (f.partition("=") for f in options.faults.split(",") if f)]
+        self.counts = {"requests": 0, "answered": 0, "faults": 0, "most_at_once": 0}
+        self.at_once = 0
+
+    def fault(self) -> str | None:
+        draw = self.random.random()
+        for name, share in self.faults:
+            if draw < share:
+                return name
+            draw -= share
+        return None
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        self.at_once += 1
+        self.counts["requests"] += 1
+        self.counts["most_at_once"] = max(self.counts["most_at_once"], self.at_once)
+        try:
+            return await self._chat(request)
+        finally:
+            self.at_once -= 1
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        if self.options.key and request.headers.get("Authorization") != f"Bearer {self.options.key}":
+            return web.json_response({"error": {"message": "invalid api key"}}, status=401)
+        if self.options.status != 200:
+            return web.json_response({"error": {"message": "as told"}}, status=self.options.status)
+        if body["model"] != self.options.model:
+            return web.json_response({"error": {"message": f"The model `{body['model']}` does not exist."}}, status=404)
+        await asyncio.sleep(self.options.latency * self.random.uniform(0.5, 1.5))
+        kind = self.fault()
+        if kind:
+            self.counts["faults"] += 1
+        if kind == "500":
+            return web.json_response({"error": {"message": "engine fell over"}}, status=500)
+        if kind == "429":
+            return web.json_response({"error": {"message": "slow down"}}, status=429)
+        if kind == "429-after":
+            return web.json_response({"error": {"message": "slow down"}}, status=429, headers={"Retry-After": "0.2"})
+        if kind == "close":
+            assert request.transport is not None
+            request.transport.close()
+            return web.Response()
+        if kind == "hang":
+            await asyncio.sleep(3600)
+        text = answer_for(body["messages"], str(body.get("seed")), self.options.wrong)
+        if len(text) // 4 > body.get("max_tokens", 10**9):
+            text, finish = text[: body["max_tokens"] * 4], "length"
+        else:
+            finish = "stop"
+        row = {
+            "id": "standin",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": body["model"],
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}],
+            "usage": {"prompt_tokens": 10, "completion_tokens": len(text) // 4, "total_tokens": 10 + len(text) // 4},
+        }
+        if kind == "empty":
+            row["choices"] = []
+        data = json.dumps(row)
+        self.counts["answered"] += kind is None
+        return web.Response(text=data[: len(data) // 2] if kind == "cut" else data, content_type="application/json")
+
+    async def models(self, request: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": self.options.model, "object": "model"}]})
+
+    async def told(self, request: web.Request) -> web.Response:
+        return web.json_response(self.counts)
+
+
+async def serve(options: argparse.Namespace) -> None:
+    """Serve until killed; print the port first."""
+    stand_in = StandIn(options)
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", stand_in.chat)
+    app.router.add_get("/v1/models", stand_in.models)
+    app.router.add_get("/counts", stand_in.told)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", options.port, backlog=4096)
+    await site.start()
+    print(runner.addresses[0][1], flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--model", default="stand-in")
+    parser.add_argument("--key", default="")
+    parser.add_argument("--latency", type=float, default=0.0)
+    parser.add_argument("--wrong", type=float, default=0.0)
+    parser.add_argument("--faults", default="")
+    parser.add_argument("--status", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    try:
+        asyncio.run(serve(parser.parse_args()))
+    except KeyboardInterrupt:
+        sys.exit(130)
