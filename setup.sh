@@ -65,7 +65,7 @@ install() {
     for pin in $(grep -F '+cpu' "$1" || true); do
         if ! error=$(pip install --no-deps "$pin" 2>&1); then
             say "$pin is not in the configured package sources, trying $torch_cpu_index"
-            pip install --no-deps --extra-index-url "$torch_cpu_index" "$pin" || fail "$pin cannot be installed: $error"
+            pip install --no-deps --extra-index-url "$torch_cpu_index" "$pin" || fail "$pin cannot be installed: ${error##*$'\n'}"
         fi
     done
     pip install --no-deps -r "$1"

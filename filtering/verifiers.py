@@ -6,6 +6,7 @@ ours. It is never wrong.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -47,8 +48,10 @@ def compare_symbolic(pair: Symbolic) -> tuple[State, str]:
     """Compare a reference and an answer by math-verify; to be run in a process that may be killed."""
     from math_verify import parse, verify
 
+    # It warns at each call that its time-outs are off. They are, since they answer "wrong"; the worker's
+    # own time-out answers "undecided".
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
     reference, answer = pair
-    # Their own time-outs answer "wrong"; the worker's answers "undecided".
     gold = parse(f"\\boxed{{{reference}}}", parsing_timeout=None)
     target = parse(f"\\boxed{{{answer}}}", parsing_timeout=None)
     if not gold or not target:

@@ -23,6 +23,7 @@ class Progress:
         self.what, self.total, self.done = what, total, done
         self.begun_with = done
         self.note = ""
+        self.told = -1
 
     def __enter__(self) -> Progress:
         self.started = self.said = time.monotonic()
@@ -45,7 +46,7 @@ class Progress:
             self._line()
 
     def _line(self) -> None:
-        self.said = time.monotonic()
+        self.said, self.told = time.monotonic(), self.done
         elapsed = self.said - self.started
         fresh = self.done - self.begun_with
         left = f", {elapsed / fresh * (self.total - self.done):.0f} s left" if fresh and self.done < self.total else ""
@@ -55,5 +56,5 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         if self.bar is not None:
             self.bar.close()
-        elif self.total:
+        elif self.total and self.told != self.done:
             self._line()

@@ -14,7 +14,7 @@ from typing import Protocol, cast
 
 from pipeline.records import Problem, content_hash
 
-BENCHMARKS = {"gsm8k": "eval.benchmarks.gsm8k"}
+BENCHMARKS = {"gsm8k": "eval.benchmarks.gsm8k", "word_problems": "eval.benchmarks.word_problems"}
 
 
 class Benchmark(Protocol):

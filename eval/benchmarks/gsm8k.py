@@ -32,7 +32,7 @@ def problems(path: Path | None) -> list[Problem]:
         UserError: the source cannot be read or is empty, or a row is not of GSM8K (file:line).
     """
     rows = read_hub(SOURCE, "main", "test", NAME) if path is None else read_jsonl(path, NAME)
-    return [_problem(row, where) for where, row in rows]
+    return [problem(row, where) for where, row in rows]
 
 
 def reference(answer: str) -> str | None:
@@ -42,7 +42,12 @@ def reference(answer: str) -> str | None:
     return found if mark and _NUMBER.fullmatch(found) else None
 
 
-def _problem(row: dict[str, Any], where: str) -> Problem:
+def problem(row: dict[str, Any], where: str, source: str = SOURCE, license: str = LICENSE) -> Problem:
+    """Return the problem of a row laid out as GSM8K's.
+
+    Raises:
+        UserError: the row is not of that layout (`where` is named).
+    """
     way = 'each row is {"question": ..., "answer": "... #### 18"}; correct or remove that one'
     question, answer = row.get("question"), row.get("answer")
     if not isinstance(question, str) or not question.strip():
@@ -55,8 +60,8 @@ def _problem(row: dict[str, Any], where: str) -> Problem:
     return Problem.of(
         [{"role": "user", "content": question.strip()}],
         domain=DOMAIN,
-        source=SOURCE,
-        license=LICENSE,
+        source=source,
+        license=license,
         reference=found,
         verifier=VERIFIER,
     )
