@@ -78,7 +78,7 @@ def read_problems(settings: ProblemsSettings) -> tuple[list[tuple[Problem, int]]
 
 def _problem(row: Any, settings: ProblemsSettings) -> tuple[Problem, int]:
     if not isinstance(row, dict):
-        raise ValueError("not a JSON object")
+        raise ValueError("broken JSON" if isinstance(row, str) else "not a JSON object")
     question = row.get(settings.question)
     if isinstance(question, str) and question.strip():
         messages: list[Message] = [{"role": "user", "content": question.strip()}]
@@ -91,7 +91,7 @@ def _problem(row: Any, settings: ProblemsSettings) -> tuple[Problem, int]:
         raise ValueError(f"no reference in column '{settings.reference}'")
     reference = str(solution)
     if settings.reference_after:
-        before, mark, reference = reference.rpartition(settings.reference_after)
+        _, mark, reference = reference.rpartition(settings.reference_after)
         if not mark:
             raise ValueError(f"no '{settings.reference_after}' in column '{settings.reference}'")
     problem = Problem.of(
