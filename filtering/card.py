@@ -16,7 +16,9 @@ def write_card(job: Job, counts: Counts, tokens: int, rejected: int) -> None:
     """Write dataset/README.md from the manifests of the stages before it."""
     recipe = job.recipe
     before = {name: _manifest(job, name) for name in ("problems", "traces", "verify", "filter")}
-    sources = sorted({(row["source"], row["license"]) for row in read_rows(job.folder("problems"), ["source", "license"])})
+    sources = sorted(
+        {(row["source"], row["license"]) for row in read_rows(job.folder("problems"), ["source", "license"])}
+    )
     teacher, sampling = before["traces"].settings["teacher"], before["traces"].settings["sampling"]
     licenses = sorted({license for _, license in sources})
     lines = [
@@ -46,10 +48,7 @@ def write_card(job: Job, counts: Counts, tokens: int, rejected: int) -> None:
         "",
         "| step | in | kept | dropped |",
         "|---|---|---|---|",
-        *(
-            _row(name, manifest.entered, manifest.kept, manifest.dropped)
-            for name, manifest in before.items()
-        ),
+        *(_row(name, manifest.entered, manifest.kept, manifest.dropped) for name, manifest in before.items()),
         _row("dataset", counts.entered, counts.kept, counts.dropped),
         "",
         "An undecided verdict (nothing to read an answer from, out of time) is not a wrong one; neither is accepted.",

@@ -42,7 +42,9 @@ def run(job: Job) -> Outcome:
     _write(data, "train", _rows(job.folder("accepted"), order, problems), len(order), settings.rows_per_file)
     rejected = _rejected_order(job.folder("rejected"))
     _write(data, "rejected", _rows(job.folder("rejected"), rejected, problems), len(rejected), settings.rows_per_file)
-    counts = Counts(len(light), len(order), {"over_max_per_problem": len(light) - len(order)} if len(light) > len(order) else {})
+    counts = Counts(
+        len(light), len(order), {"over_max_per_problem": len(light) - len(order)} if len(light) > len(order) else {}
+    )
     write_card(job, counts, tokens, len(rejected))
     return Outcome(counts, {"completion_tokens": tokens, "rejected": len(rejected)})
 

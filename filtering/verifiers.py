@@ -40,7 +40,9 @@ def decide_math(problem: Problem, trace: Trace) -> Verdict | Symbolic:
         why = f"{answer} {'=' if close else '!='} {problem.reference} ({how})"
         return _verdict(problem, trace, State.CORRECT if close else State.WRONG, "numeric", why, answer)
     if len(answer) > LONGEST_FORMULA:
-        return _verdict(problem, trace, State.UNDECIDED, "symbolic", "the answer is too long to compare", answer[:LONGEST_FORMULA])
+        return _verdict(
+            problem, trace, State.UNDECIDED, "symbolic", "the answer is too long to compare", answer[:LONGEST_FORMULA]
+        )
     return problem.reference, answer
 
 

@@ -51,9 +51,7 @@ def run(job: Job) -> Outcome:
     return Outcome(Counts(entered, decided, dropped), {str(state): states[state] for state in State})
 
 
-def grade(
-    pairs: Iterable[tuple[Problem, Trace]], workers: int = 0, timeout_s: float = 10.0
-) -> Iterator[Verdict]:
+def grade(pairs: Iterable[tuple[Problem, Trace]], workers: int = 0, timeout_s: float = 10.0) -> Iterator[Verdict]:
     """Yield a verdict for each problem and trace, in order; stages and benchmarks grade by this alone.
 
     Args:

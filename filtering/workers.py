@@ -68,12 +68,13 @@ class KillablePool:
         source = enumerate(items)
         exhausted = False
         while True:
-            while not exhausted and (idle := self._idle()) is not None and len(done) < 1000 * self.count:
+            while not exhausted and self._has_room() and len(done) < 1000 * self.count:
                 try:
                     number, item = next(source)
                 except StopIteration:
                     exhausted = True
                     break
+                idle = self._idle()
                 idle.task = number
                 idle.deadline = time.monotonic() + (self.timeout_s if idle.warm else max(START_SECONDS, self.timeout_s))
                 idle.pipe.send(item)
@@ -88,16 +89,17 @@ class KillablePool:
             left = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
             ready = wait([worker.pipe for worker in busy], timeout=left)
             for worker in busy:
-                assert worker.task is not None
+                number = worker.task
+                assert number is not None
                 if worker.pipe in ready:
                     try:
-                        done[worker.task] = worker.pipe.recv()
+                        done[number] = worker.pipe.recv()
                         worker.task, worker.warm = None, True
                         continue
                     except (EOFError, OSError):
-                        done[worker.task] = Failure("the worker crashed")
+                        done[number] = Failure("the worker crashed")
                 elif time.monotonic() >= worker.deadline:
-                    done[worker.task] = Failure(f"out of time after {self.timeout_s:g} s")
+                    done[number] = Failure(f"out of time after {self.timeout_s:g} s")
                 else:
                     continue
                 worker.process.kill()
@@ -105,14 +107,16 @@ class KillablePool:
                 worker.pipe.close()
                 self._workers.remove(worker)
 
-    def _idle(self) -> _Worker | None:
+    def _has_room(self) -> bool:
+        return len(self._workers) < self.count or any(worker.task is None for worker in self._workers)
+
+    def _idle(self) -> _Worker:
+        """An idle worker, started now where all are busy."""
         for worker in self._workers:
             if worker.task is None:
                 return worker
-        if len(self._workers) < self.count:
-            self._workers.append(self._start())
-            return self._workers[-1]
-        return None
+        self._workers.append(self._start())
+        return self._workers[-1]
 
 
 def _serve(function: str, pipe: Connection) -> None:

@@ -89,13 +89,12 @@ class Driver:
         timeout = aiohttp.ClientTimeout(total=self.settings.timeout_s, sock_connect=10)
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
-            workers = [
-                asyncio.create_task(self._worker(session, requests)) for _ in range(self.settings.concurrency)
-            ]
+            workers = [asyncio.create_task(self._worker(session, requests)) for _ in range(self.settings.concurrency)]
             keeper = asyncio.create_task(self._keep(progress))
             everyone = asyncio.gather(*workers)
             try:
-                await asyncio.wait([everyone, keeper], return_when=asyncio.FIRST_COMPLETED)
+                both: set[asyncio.Future[Any]] = {everyone, keeper}
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
                 if keeper.done():
                     keeper.result()
                 await everyone

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import email.utils
 import json
 import time
@@ -80,7 +79,7 @@ async def complete(session: aiohttp.ClientSession, endpoint: Endpoint, request: 
         raise Retry(f"cannot connect ({error})", connected=False) from error
     except (aiohttp.ClientError, OSError) as error:
         raise Retry(f"connection lost ({error or type(error).__name__})") from error
-    except asyncio.TimeoutError as error:
+    except TimeoutError as error:
         raise Retry("no answer in time") from error
     try:
         answer = json.loads(raw)

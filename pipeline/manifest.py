@@ -30,7 +30,9 @@ class Counts:
         """Raise AssertionError where the counts do not add up: a fault of ours, never the user's."""
         lost = self.entered - self.kept - sum(self.dropped.values())
         if lost:
-            raise AssertionError(f"{stage}: {self.entered} in, {self.kept} kept, {self.dropped} dropped: {lost} unexplained")
+            raise AssertionError(
+                f"{stage}: {self.entered} in, {self.kept} kept, {self.dropped} dropped: {lost} unexplained"
+            )
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,9 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write the manifest into the stage's folder."""
         row = asdict(self)
-        write_json(folder / NAME, {"stage": row.pop("stage"), "complete": row.pop("complete"), "in": row.pop("entered"), **row})
+        write_json(
+            folder / NAME, {"stage": row.pop("stage"), "complete": row.pop("complete"), "in": row.pop("entered"), **row}
+        )
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -70,7 +74,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a manifest ({error})", f"remove it and run the stage again") from error
+        raise UserError(f"{path} is not a manifest ({error})", "remove it and run the stage again") from error
 
 
 def settings_hash(settings: dict[str, Any]) -> str:

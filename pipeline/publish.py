@@ -35,14 +35,19 @@ def check(recipe: Recipe, run: Path) -> list[Path]:
     for name in CHAIN:
         manifest = read_manifest(run / STAGES[name].folder)
         if manifest is None or not manifest.complete:
-            raise UserError(f"the stage '{name}' is not complete in {run}: nothing is published", f"run 'retort run {recipe.path} --until dataset' first")
+            raise UserError(
+                f"the stage '{name}' is not complete in {run}: nothing is published",
+                f"run 'retort run {recipe.path} --until dataset' first",
+            )
         if stale := differences(STAGES[name], recipe, run):
             raise UserError(
                 f"the stage '{name}' in {run} is stale ({', '.join(stale)}): nothing is published",
                 f"run 'retort run {recipe.path} --until dataset' first",
             )
         if manifest.entered != manifest.kept + sum(manifest.dropped.values()):
-            raise UserError(f"the counts of '{name}' in {run} do not add up: nothing is published", "run the stage again")
+            raise UserError(
+                f"the counts of '{name}' in {run} do not add up: nothing is published", "run the stage again"
+            )
     folder = run / "dataset"
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json")
 
@@ -58,13 +63,19 @@ def publish(recipe: Recipe, run: Path, repo: str = "", private: bool | None = No
     repo = repo or settings.repo
     private = settings.private if private is None else private
     size = sum(path.stat().st_size for path in files)
-    say(f"publish: {len(files)} files, {size / 2**20:.1f} MiB to {repo or '(no repository named)'}{' (private)' if private else ''}")
+    target = f"{repo or '(no repository named)'}{' (private)' if private else ''}"
+    say(f"publish: {len(files)} files, {size / 2**20:.1f} MiB to {target}")
     if dry_run:
         for path in files:
             print(path.relative_to(run / "dataset"))
         return ""
     if not repo:
-        raise UserError("no repository is named to publish to", "add --repo OWNER/NAME", "set publish.repo in the recipe", "add --dry-run to see what would go")
+        raise UserError(
+            "no repository is named to publish to",
+            "add --repo OWNER/NAME",
+            "set publish.repo in the recipe",
+            "add --dry-run to see what would go",
+        )
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import HfApi
 

@@ -87,7 +87,8 @@ class Trace(Record):
     """One completion of the teacher, thought and answer already apart.
 
     `thought` is None where there was none; `answer` is None where the thought never closed.
-    `seed` is None where the engine takes none. Times are Unix seconds and seconds; `text` is what the engine sent, untouched.
+    `seed` is None where the engine takes none. Times are Unix seconds and seconds; `text` is what the
+    engine sent, untouched.
     """
 
     SCHEMA = pa.schema(

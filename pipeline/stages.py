@@ -48,7 +48,9 @@ STAGES = {
         Stage("problems", ("problems",), (), ("problems",), "teacher.problems:run"),
         Stage("traces", ("traces",), ("problems",), ("teacher", "sampling"), "teacher.traces:run", pool=True),
         Stage("verify", ("verdicts",), ("problems", "traces"), ("verify",), "filtering.verify:run"),
-        Stage("filter", ("accepted", "rejected"), ("problems", "traces", "verify"), ("filter",), "filtering.filter:run"),
+        Stage(
+            "filter", ("accepted", "rejected"), ("problems", "traces", "verify"), ("filter",), "filtering.filter:run"
+        ),
         Stage("dataset", ("dataset",), ("problems", "filter"), ("dataset",), "filtering.dataset:run"),
         Stage("train", ("student",), ("dataset",), ("train",), "students.train:run", resumes=True),
         Stage("eval", ("eval",), ("train",), ("eval",), "eval.stage:run", pool=True),

@@ -18,7 +18,9 @@ def _check(run: Path) -> None:
     if not (run / "recipe.json").exists():
         known = sorted(str(found.parent) for found in Path("runs").glob("*/recipe.json"))
         raise UserError(
-            f"no run at {run}", "give a run's folder", *([f"one of {', '.join(known)}"] if known else ["start one with 'retort run RECIPE'"])
+            f"no run at {run}",
+            "give a run's folder",
+            *([f"one of {', '.join(known)}"] if known else ["start one with 'retort run RECIPE'"]),
         )
 
 
@@ -70,20 +72,35 @@ def show(run: Path, prefix: str) -> str:
     _check(run)
     found = {id for id in (row["id"] for row in read_rows(run / "traces", ["id"])) if id.startswith(prefix)}
     if len(found) != 1:
-        what = f"{len(found)} traces in {run} have ids that begin with {prefix}" if found else f"no trace {prefix} in {run}"
-        raise UserError(what, "give more of the id" if found else f"list some with 'retort status {run}'", "look in the report")
+        what = (
+            f"{len(found)} traces in {run} have ids that begin with {prefix}"
+            if found
+            else f"no trace {prefix} in {run}"
+        )
+        raise UserError(
+            what, "give more of the id" if found else f"list some with 'retort status {run}'", "look in the report"
+        )
     trace = _row(run / "traces", "id", found.pop())
     assert trace is not None
     problem = _row(run / "problems", "id", trace["problem_id"])
     verdict = _row(run / "verdicts", "trace_id", trace["id"])
     rejected = _row(run / "rejected", "id", trace["id"])
     accepted = _row(run / "accepted", "id", trace["id"])
-    fate = "accepted" if accepted else f"rejected: {rejected['reason']} {rejected['spans']}" if rejected else "not filtered yet"
+    fate = (
+        "accepted"
+        if accepted
+        else f"rejected: {rejected['reason']} {rejected['spans']}"
+        if rejected
+        else "not filtered yet"
+    )
     parts = [
         f"trace {trace['id']} (sample {trace['sample']})",
         f"teacher {trace['teacher']}, temperature {trace['temperature']}, top-p {trace['top_p']}, "
         f"{trace['completion_tokens']} tokens, finished by {trace['finish_reason']}, {trace['seconds']:.1f} s",
-        _block("problem", "\n".join(f"[{m['role']}] {m['content']}" for m in problem["messages"]) if problem else "not in the run"),
+        _block(
+            "problem",
+            "\n".join(f"[{m['role']}] {m['content']}" for m in problem["messages"]) if problem else "not in the run",
+        ),
         _block("reference", str(problem["reference"]) if problem else ""),
         _block("thought", trace["thought"] if trace["thought"] is not None else "(none)"),
         _block("answer", trace["answer"] if trace["answer"] is not None else "(none: the thought never closed)"),

@@ -82,7 +82,7 @@ def _problem(row: Any, settings: ProblemsSettings) -> tuple[Problem, int]:
     question = row.get(settings.question)
     if isinstance(question, str) and question.strip():
         messages: list[Message] = [{"role": "user", "content": question.strip()}]
-    elif _is_messages(question):
+    elif isinstance(question, list) and _is_messages(question):
         messages = [{"role": turn["role"], "content": turn["content"]} for turn in question]
     else:
         raise ValueError(f"no text or messages in column '{settings.question}'")
@@ -105,10 +105,9 @@ def _problem(row: Any, settings: ProblemsSettings) -> tuple[Problem, int]:
     return problem, len(str(solution))
 
 
-def _is_messages(value: Any) -> bool:
+def _is_messages(value: list[Any]) -> bool:
     return (
-        isinstance(value, list)
-        and bool(value)
+        bool(value)
         and all(
             isinstance(turn, dict)
             and turn.get("role") in ("system", "user", "assistant")
@@ -136,7 +135,9 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Any]]:
             "set problems.path='' to read problems.source from the Hub",
         ) from None
     except (IsADirectoryError, PermissionError) as error:
-        raise UserError(f"cannot read problems.path = {path} ({error.strerror})", "give a readable JSONL file") from error
+        raise UserError(
+            f"cannot read problems.path = {path} ({error.strerror})", "give a readable JSONL file"
+        ) from error
 
 
 def _hub(settings: ProblemsSettings) -> Iterator[tuple[str, Any]]:

@@ -39,14 +39,18 @@ class Engine:
 
     @property
     def takes_seeds(self) -> bool:
-        """Whether a request may carry a seed: vLLM 0.32 dies of one on the CPU ("CPU Generator does not use offset")."""
+        """Whether a request may carry a seed.
+
+        vLLM 0.32 dies of one on the CPU ("CPU Generator does not use offset").
+        """
         return has_gpu()
 
     def trouble(self) -> str | None:
         """Return why the engine is gone, or None while it lives."""
         if self.process is None or self.process.poll() is None:
             return None
-        return f"the engine for {self.endpoint.model} died with status {self.process.returncode} ({last_words(self.log)}; log: {self.log})"
+        why = f"{last_words(self.log)}; log: {self.log}"
+        return f"the engine for {self.endpoint.model} died with status {self.process.returncode} ({why})"
 
 
 @contextmanager
@@ -162,7 +166,11 @@ def last_words(log: Path) -> str:
     except OSError:
         return "no log"
     # The first error is the cause; those after it tell of its consequences.
-    errors = [found[0] for line in lines if (found := re.search(r"\b\w*(?:Error|Exception): .+", line)) and "WARNING" not in line]
+    errors = [
+        found[0]
+        for line in lines
+        if (found := re.search(r"\b\w*(?:Error|Exception): .+", line)) and "WARNING" not in line
+    ]
     return (errors or lines[-1:] or ["it said nothing"])[0][:300]
 
 

@@ -8,7 +8,8 @@ TAGS = ("think", "thinking", "thought", "reasoning")
 OPEN = re.compile(rf"\s*<({'|'.join(TAGS)})>")
 CLOSE = re.compile(rf"</({'|'.join(TAGS)})>")
 FINAL = re.compile(
-    r"^.*(?:\\boxed\{|####|(?:the|final) answer\b[^.\n]{0,40}?(?:is|:)|答案(?:是|为|:|:)).*$", re.IGNORECASE | re.MULTILINE
+    r"^.*(?:\\boxed\{|####|(?:the|final) answer\b[^.\n]{0,40}?(?:is|:)|答案(?:是|为|:|:)).*$",
+    re.IGNORECASE | re.MULTILINE,
 )
 
 

@@ -38,7 +38,9 @@ class StandIn:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.random = random.Random(options.seed)
-        self.faults = [(name, float(share)) for name, _, share in (f.partition("=") for f in options.faults.split(",") if f)]
+        self.faults = [
+            (name, float(share)) for name, _, share in (f.partition("=") for f in options.faults.split(",") if f)
+        ]
         self.counts = {"requests": 0, "answered": 0, "faults": 0, "most_at_once": 0}
         self.at_once = 0
 

@@ -122,6 +122,9 @@ def test_an_endpoint_that_dies_loses_nothing_that_came(tmp_path: Path, standin: 
 
     with Journal(tmp_path, SCHEMA) as journal:
         driver = Driver([Endpoint(engine.url, "stand-in")], journal, to_row, DriveSettings(concurrency=4), trouble)
-        with Progress("test", 5000) as progress, pytest.raises(UserError, match="the engine died: run the same command"):
+        with (
+            Progress("test", 5000) as progress,
+            pytest.raises(UserError, match="the engine died: run the same command"),
+        ):
             driver.drive(requests(5000), progress)
         assert len(journal.ids()) == driver.tally.finished > 0

@@ -20,7 +20,8 @@ def write(tmp_path: Path, text: str) -> Path:
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     path = write(
         tmp_path,
-        'name = "a b"\n[sampling]\ntemprature = 1.0\nsamples = 0\n[problms]\nx = 1\n[filter]\nrules = [{ rule = "code_fense" }]\n',
+        'name = "a b"\n[sampling]\ntemprature = 1.0\nsamples = 0\n[problms]\nx = 1\n'
+        '[filter]\nrules = [{ rule = "code_fense" }]\n',
     )
     with pytest.raises(RecipeError) as told:
         load_recipe(path)
@@ -29,19 +30,24 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         f"{path}: name = 'a b': must be letters, digits, '.', '_' and '-' (it names the run's folder)",
         f"{path}: sampling.samples = 0: input should be greater than 0",
         f"{path}: sampling.temprature = 1.0: no such key; did you mean 'temperature'?",
-        f"{path}: filter.rules = [{{\"rule\": \"code_fense\"}}]: rule 1: no rule 'code_fense'; did you mean 'code_fence'?",
+        f'{path}: filter.rules = [{{"rule": "code_fense"}}]: rule 1: no rule \'code_fense\'; '
+        "did you mean 'code_fence'?",
     ]
 
 
 def test_a_nested_key_is_corrected_beside_its_siblings(tmp_path: Path) -> None:
     path = write(tmp_path, "[teacher.engine]\nmax_model_length = 9\n")
-    with pytest.raises(RecipeError, match=r"teacher.engine.max_model_length = 9: no such key; did you mean 'max_model_len'"):
+    with pytest.raises(
+        RecipeError, match=r"teacher.engine.max_model_length = 9: no such key; did you mean 'max_model_len'"
+    ):
         load_recipe(path)
 
 
 def test_a_rules_threshold_is_checked(tmp_path: Path) -> None:
     path = write(tmp_path, '[filter]\nrules = [{ rule = "long_paragraph", max_char = 9 }]\n')
-    with pytest.raises(RecipeError, match="rule 'long_paragraph' has no threshold 'max_char'; did you mean 'max_chars'"):
+    with pytest.raises(
+        RecipeError, match="rule 'long_paragraph' has no threshold 'max_char'; did you mean 'max_chars'"
+    ):
         load_recipe(path)
 
 

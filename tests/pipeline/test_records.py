@@ -25,7 +25,10 @@ def test_a_problems_source_is_not_part_of_it() -> None:
     assert Problem.of(user("q"), source="a", **rest).id == Problem.of(user("q"), source="b", **rest).id
 
 
-@pytest.mark.parametrize("change", [{"temperature": 1.0}, {"top_p": 1.0}, {"top_k": 20}, {"teacher": "u"}, {"revision": "s"}, {"template": "y"}])
+@pytest.mark.parametrize(
+    "change",
+    [{"temperature": 1.0}, {"top_p": 1.0}, {"top_k": 20}, {"teacher": "u"}, {"revision": "s"}, {"template": "y"}],
+)
 def test_a_sampling_setting_makes_another_trace(change: dict[str, object]) -> None:
     assert trace_id("p", 0, **SETTINGS) != trace_id("p", 0, **{**SETTINGS, **change})  # type: ignore[arg-type]
 

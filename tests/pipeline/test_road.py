@@ -83,7 +83,17 @@ def test_kill_9_anywhere_ends_in_the_same_dataset(tmp_path: Path, standin: Any, 
     asked = engine.counts()["requests"]
     pace = random.Random(5)
     killed = 0
-    command = [sys.executable, "-m", "pipeline.cli", "run", str(path), "--until", "dataset", "--run", str(tmp_path / "cut")]
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline.cli",
+        "run",
+        str(path),
+        "--until",
+        "dataset",
+        "--run",
+        str(tmp_path / "cut"),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     while True:
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
@@ -133,7 +143,9 @@ def test_a_changed_filter_redoes_only_what_depends_on_it(
     stale = retort("filter", path, change)
     assert stale.returncode == 2
     assert f"{Path('runs/small/accepted')} was built from other settings or inputs (filter.rules" in stale.stderr
-    assert f"'retort run {path}' rebuilds it and all that depends on it, keeping the old result beside it" in stale.stderr
+    assert (
+        f"'retort run {path}' rebuilds it and all that depends on it, keeping the old result beside it" in stale.stderr
+    )
     assert "'retort filter" in stale.stderr
     assert "--rebuild' rebuilds this stage alone; or --run DIR starts another run" in stale.stderr
     assert stale.stderr.count("\n") == 1
@@ -202,7 +214,10 @@ def test_a_broken_row_is_set_aside_and_named(tmp_path: Path, sums: Path, recipe:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("problems.path=nowhere.jsonl", "no file at problems.path = nowhere.jsonl: correct the path (it is read from the current folder)"),
+        (
+            "problems.path=nowhere.jsonl",
+            "no file at problems.path = nowhere.jsonl: correct the path (it is read from the current folder)",
+        ),
         ("problems.question=frage", "gave no problem out of 60 rows (first: "),
         ("sampling.temprature=1", "sampling.temprature = 1: no such key; did you mean 'temperature'?"),
     ],
@@ -214,7 +229,9 @@ def test_bad_settings_are_one_line(override: str, words: str, recipe: Any, retor
     assert done.stderr.count("\n") == 1
 
 
-def test_a_dead_endpoint_a_wrong_key_and_a_missing_key(tmp_path: Path, standin: Any, recipe: Any, retort: Retort) -> None:
+def test_a_dead_endpoint_a_wrong_key_and_a_missing_key(
+    tmp_path: Path, standin: Any, recipe: Any, retort: Retort
+) -> None:
     path = recipe("http://127.0.0.1:9/v1")
     assert retort("problems", path).returncode == 0
     dead = retort("traces", path)
@@ -269,7 +286,11 @@ def test_publishing_says_what_would_go_and_refuses_what_is_not_whole(
     assert retort("run", path, "--until", "dataset").returncode == 0
     dry = retort("publish", path, "--repo", "me/small", "--dry-run")
     assert dry.returncode == 0, dry.stderr
-    assert dry.stdout.splitlines() == ["README.md", "data/rejected-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"]
+    assert dry.stdout.splitlines() == [
+        "README.md",
+        "data/rejected-00000-of-00001.parquet",
+        "data/train-00000-of-00001.parquet",
+    ]
     nameless = retort("publish", path)
     assert "no repository is named to publish to: add --repo OWNER/NAME" in nameless.stderr
     # The real client against a port where no Hub listens.

