@@ -89,17 +89,17 @@ class KillablePool:
             left = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
             ready = wait([worker.pipe for worker in busy], timeout=left)
             for worker in busy:
-                number = worker.task
-                assert number is not None
+                task = worker.task
+                assert task is not None
                 if worker.pipe in ready:
                     try:
-                        done[number] = worker.pipe.recv()
+                        done[task] = worker.pipe.recv()
                         worker.task, worker.warm = None, True
                         continue
                     except (EOFError, OSError):
-                        done[number] = Failure("the worker crashed")
+                        done[task] = Failure("the worker crashed")
                 elif time.monotonic() >= worker.deadline:
-                    done[number] = Failure(f"out of time after {self.timeout_s:g} s")
+                    done[task] = Failure(f"out of time after {self.timeout_s:g} s")
                 else:
                     continue
                 worker.process.kill()
