@@ -129,6 +129,7 @@ def resolve(role: str, job: Job) -> Model:
         UserError: the student is not there.
     """
     from students.settings import TrainSettings
+    from teacher.serve import at_revision
     from teacher.settings import TeacherSettings
 
     engine = job.recipe[EvalSettings].engine
@@ -136,22 +137,17 @@ def resolve(role: str, job: Job) -> Model:
         teacher = job.recipe[TeacherSettings]
         # Its own way of being served, but with room for what the benchmark lets it say.
         engine = teacher.engine.model_copy(update={"max_model_len": engine.max_model_len})
-        return Model(role, teacher.model, teacher.revision, teacher.model, _at(engine, teacher.revision))
+        return Model(role, teacher.model, teacher.revision, teacher.model, at_revision(engine, teacher.revision))
     if role == "base":
         train = job.recipe[TrainSettings]
         if Path(train.base).is_dir():  # A folder's name says nothing of what is in it.
             return Model(role, train.base, folder_hash([Path(train.base)])[:12], train.base, engine)
-        return Model(role, train.base, train.revision or "", train.base, _at(engine, train.revision))
+        return Model(role, train.base, train.revision or "", train.base, at_revision(engine, train.revision or ""))
     folder = job.folder("student")
     manifest = read_manifest(folder)
     if manifest is None:
         raise UserError(f"no student in {folder}", "run 'retort train' first", "leave 'student' out of eval.models")
     return Model(role, "student", manifest.output_hash[:12], str(folder), engine)
-
-
-def _at(engine: EngineSettings, revision: str | None) -> EngineSettings:
-    """Return the engine's settings with the Hub revision to serve."""
-    return engine.model_copy(update={"flags": {"revision": revision, **engine.flags}}) if revision else engine
 
 
 def _sample(job: Job, model: Model, tasks: list[Task]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.files import disk_errors, sync_folder
+from pipeline.files import whole_file
 
 ROWS_A_PART = 200_000
 ROWS_A_GROUP = 2_000
@@ -28,22 +27,11 @@ def write_part(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema)
     Raises:
         UserError: the disk is full or not writable.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     rows = 0
-    with disk_errors(path):
-        try:
-            with open(aside, "wb") as file:
-                with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-                    for batch in batches:
-                        writer.write_batch(batch, row_group_size=ROWS_A_GROUP)
-                        rows += batch.num_rows
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-            sync_folder(path.parent)
-        finally:
-            aside.unlink(missing_ok=True)
+    with whole_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch, row_group_size=ROWS_A_GROUP)
+            rows += batch.num_rows
     return rows
 
 

@@ -123,6 +123,11 @@ def vllm_command(folder: str, name: str, port: int, settings: EngineSettings) ->
     return command
 
 
+def at_revision(settings: EngineSettings, revision: str) -> EngineSettings:
+    """Return the engine's settings with the Hub revision to serve; a flag of the recipe's own goes before."""
+    return settings.model_copy(update={"flags": {"revision": revision, **settings.flags}}) if revision else settings
+
+
 def has_gpu() -> bool:
     """Whether an NVIDIA device is there (asked without importing torch)."""
     return Path("/dev/nvidiactl").exists() or Path("/dev/nvidia0").exists()
@@ -240,7 +245,7 @@ def serve_until_stopped(recipe: Recipe, run: Path) -> None:
         UserError: the engine does not start, or dies.
     """
     teacher = recipe[TeacherSettings]
-    with serving(teacher.model, teacher.engine, run, "teacher") as engine:
+    with serving(teacher.model, at_revision(teacher.engine, teacher.revision), run, "teacher") as engine:
         print(engine.endpoint.url, flush=True)
         while (trouble := engine.trouble()) is None:
             time.sleep(POLL_SECONDS)

@@ -12,7 +12,7 @@ from pipeline.records import content_hash
 from pipeline.stages import Job, Outcome
 from teacher.problems import load_problems
 from teacher.sampling import held_ids, sample, wanted_ids
-from teacher.serve import Engine, serving
+from teacher.serve import Engine, at_revision, serving
 from teacher.settings import SamplingSettings, TeacherSettings
 
 
@@ -25,7 +25,9 @@ def run(job: Job) -> Outcome:
         engine: Engine | None = None
         endpoints = remote_endpoints(teacher)
         if not endpoints and not wanted.keys() <= held_ids(job.out):
-            engine = stack.enter_context(serving(teacher.model, teacher.engine, job.run, "teacher"))
+            engine = stack.enter_context(
+                serving(teacher.model, at_revision(teacher.engine, teacher.revision), job.run, "teacher")
+            )
             endpoints = [engine.endpoint]
         tally = sample(
             problems,
