@@ -238,6 +238,9 @@ def _swap_in(stage: Stage, run: Path) -> None:
             old = read_manifest(run / stage.folder)
             mark = (old.settings_hash[:8] + old.output_hash[:4]) if old else "incomplete"
             beside = run / f"{folder}.{mark}"
-            shutil.rmtree(beside, ignore_errors=True)
-            target.rename(beside)
+            if beside.exists():
+                # The same result, kept before; or what a kill left between two renames.
+                shutil.rmtree(target)
+            else:
+                target.rename(beside)
         (run / f"{folder}.building").rename(target)
