@@ -77,9 +77,7 @@ def show(run: Path, prefix: str) -> str:
             if found
             else f"no trace {prefix} in {run}"
         )
-        raise UserError(
-            what, "give more of the id" if found else f"list some with 'retort status {run}'", "look in the report"
-        )
+        raise UserError(what, "give more of the id" if found else f"take an id from {run}/report/report.html")
     trace = _row(run / "traces", "id", found.pop())
     assert trace is not None
     problem = _row(run / "problems", "id", trace["problem_id"])

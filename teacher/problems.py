@@ -16,6 +16,7 @@ from pipeline.parts import read_rows, write_parts
 from pipeline.progress import say
 from pipeline.records import Message, Problem
 from pipeline.stages import Job, Outcome
+from teacher.hub import hub_rows
 from teacher.settings import ProblemsSettings
 
 BadRow = dict[str, Any]
@@ -67,7 +68,12 @@ def read_problems(settings: ProblemsSettings) -> tuple[list[tuple[Problem, int]]
     problems: list[tuple[Problem, int]] = []
     bad: list[BadRow] = []
     entered = 0
-    for where, row in _jsonl(Path(settings.path)) if settings.path else _hub(settings):
+    if settings.path:
+        rows = _jsonl(Path(settings.path))
+    else:
+        way = "set problems.path to a local JSONL file"
+        rows = hub_rows(settings.source, settings.config, settings.split, way)
+    for where, row in rows:
         entered += 1
         try:
             problems.append(_problem(row, settings))
@@ -137,21 +143,4 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Any]]:
     except (IsADirectoryError, PermissionError) as error:
         raise UserError(
             f"cannot read problems.path = {path} ({error.strerror})", "give a readable JSONL file"
-        ) from error
-
-
-def _hub(settings: ProblemsSettings) -> Iterator[tuple[str, Any]]:
-    from datasets import load_dataset
-
-    try:
-        rows = load_dataset(settings.source, settings.config or None, split=settings.split, streaming=True)
-        for number, row in enumerate(rows):
-            yield f"{settings.source}[{settings.split}]:{number}", row
-    except Exception as error:  # the Hub client raises a dozen unrelated kinds
-        first = str(error).strip().split("\n")[0][:200]
-        raise UserError(
-            f"cannot read the Hub dataset {settings.source}, config '{settings.config}', split '{settings.split}' "
-            f"({type(error).__name__}: {first})",
-            "check the names and the connection",
-            "set problems.path to a local JSONL file",
         ) from error

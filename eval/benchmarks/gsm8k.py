@@ -12,9 +12,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from eval.benchmarks.jsonl import read_hub, read_jsonl
+from eval.benchmarks.jsonl import read_jsonl
 from pipeline.errors import UserError
 from pipeline.records import Problem
+from teacher.hub import hub_rows
 
 NAME = "gsm8k"
 DOMAIN = "math"
@@ -31,7 +32,8 @@ def problems(path: Path | None) -> list[Problem]:
     Raises:
         UserError: the source cannot be read or is empty, or a row is not of GSM8K (file:line).
     """
-    rows = read_hub(SOURCE, "main", "test", NAME) if path is None else read_jsonl(path, NAME)
+    way = f"give the path of a local JSONL file as 'path' of eval.benchmarks '{NAME}'"
+    rows = hub_rows(SOURCE, "main", "test", way) if path is None else read_jsonl(path, NAME)
     return [problem(row, where) for where, row in rows]
 
 

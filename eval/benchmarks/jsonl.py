@@ -1,4 +1,4 @@
-"""Reading a benchmark's questions from a local JSONL file or from the Hub."""
+"""Reading a benchmark's questions from a local JSONL file."""
 
 from __future__ import annotations
 
@@ -38,25 +38,3 @@ def read_jsonl(path: Path, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{path}:{number}", row
     if not rows:
         raise UserError(f"{path} holds no questions of '{name}'", *ways)
-
-
-def read_hub(repository: str, config: str, split: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (where, row) for each row of a data set on the Hub.
-
-    Raises:
-        UserError: it cannot be downloaded (no network, no such data set).
-    """
-    import httpx
-    from datasets import load_dataset
-
-    try:
-        rows = load_dataset(repository, config, split=split)
-    except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
-        why = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            f"cannot read the questions of '{name}' from {repository} on the Hub ({why[0]})",
-            "go online and run the same command again",
-            f"give the path of a local JSONL file as 'path' of eval.benchmarks '{name}'",
-        ) from error
-    for number, row in enumerate(rows, start=1):
-        yield f"{repository} row {number}", dict(row)

@@ -118,8 +118,8 @@ def test_no_hub_is_one_line(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(UserError) as error:
         problems(None)
     assert error.value.line() == (
-        "cannot read the questions of 'gsm8k' from openai/gsm8k on the Hub (Couldn't reach 'openai/gsm8k' on the Hub): "
-        "go online and run the same command again; "
+        "cannot read the Hub dataset openai/gsm8k, config 'main', split 'test' "
+        "(ConnectionError: Couldn't reach 'openai/gsm8k' on the Hub): check the names and the connection; "
         "or give the path of a local JSONL file as 'path' of eval.benchmarks 'gsm8k'"
     )
 
@@ -135,7 +135,7 @@ def test_the_hub_is_asked_for_the_test_split(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     assert len(problems(None)) == 20
-    assert asked == [(("openai/gsm8k", "main"), {"split": "test"})]
+    assert asked == [(("openai/gsm8k", "main"), {"split": "test", "streaming": True})]
 
 
 def test_a_draw_does_not_depend_on_order_and_grows(tmp_path: Path):
