@@ -40,7 +40,7 @@ def run(job: Job) -> Outcome:
     tokens = sum(light[place]["completion_tokens"] for place in order)
     data = job.out / "data"
     _write(data, "train", _rows(job.folder("accepted"), order, problems), len(order), settings.rows_per_file)
-    rejected = _rejected_order(job.folder("rejected"))
+    rejected = _rejected_order(job.folder("rejected"), problems)
     _write(data, "rejected", _rows(job.folder("rejected"), rejected, problems), len(rejected), settings.rows_per_file)
     counts = Counts(
         len(light), len(order), {"over_max_per_problem": len(light) - len(order)} if len(light) > len(order) else {}
@@ -64,9 +64,11 @@ def select(rows: list[dict[str, Any]], settings: DatasetSettings, seed: int) -> 
     return chosen
 
 
-def _rejected_order(folder: Path) -> list[int]:
-    ids = [row["id"] for row in read_rows(folder, columns=["id"])]
-    return sorted(range(len(ids)), key=ids.__getitem__)
+def _rejected_order(folder: Path, problems: dict[str, Problem]) -> list[int]:
+    """Places of the rejected traces in id order; those whose problem left the run have no question to publish."""
+    rows = list(read_rows(folder, columns=["id", "problem_id"]))
+    places = [place for place, row in enumerate(rows) if row["problem_id"] in problems]
+    return sorted(places, key=lambda place: str(rows[place]["id"]))
 
 
 def _rows(folder: Path, order: list[int], problems: dict[str, Problem]) -> Iterator[dict[str, Any]]:
@@ -74,8 +76,7 @@ def _rows(folder: Path, order: list[int], problems: dict[str, Problem]) -> Itera
     table = pa.concat_tables([pq.read_table(path, memory_map=True) for path in part_paths(folder)])
     for start in range(0, len(order), ROWS_A_BATCH):
         for row in table.take(order[start : start + ROWS_A_BATCH]).to_pylist():
-            if problem := problems.get(row["problem_id"]):
-                yield example(problem, row).to_dict()
+            yield example(problems[row["problem_id"]], row).to_dict()
 
 
 def example(problem: Problem, row: dict[str, Any]) -> Example:

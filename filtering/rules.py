@@ -10,7 +10,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from filtering.answers import FUNCTIONS
 from pipeline.records import Problem, Trace
+
+
+VERSION = 1
+"""Part of the stage's settings: raised with any change of what a rule drops, so that finished runs filter again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +68,21 @@ def language_mixing(problem: Problem, trace: Trace, max_share: float = 0.02, min
         return None
     question = " ".join(message["content"] for message in problem.messages)
     prose = NOT_PROSE.sub(lambda found: " " * len(found[0]), trace.thought)
-    han, latin = HAN.findall(question), LATIN_WORD.findall(question)
-    chinese = 3 * len(han) > sum(map(len, latin))
-    quoted = set(question)
+    weights = {
+        HAN: 3 * len(HAN.findall(question)),
+        LATIN_WORD: sum(map(len, LATIN_WORD.findall(question))),
+        OTHER: len(OTHER.findall(question)),
+    }
+    # Japanese is written in two of these at once: every script with a real share of the question is at home.
+    at_home = {pattern for pattern, weight in weights.items() if weight >= 0.25 * sum(weights.values())}
     foreign: list[tuple[int, int]] = []
     home = 0
-    for pattern, is_home in ((HAN, chinese), (LATIN_WORD, not chinese), (OTHER, False)):
+    for pattern in (HAN, LATIN_WORD, OTHER):
         for found in pattern.finditer(prose):
             weight = 3 * len(found[0]) if pattern is HAN else len(found[0])
-            if is_home:
+            if pattern in at_home:
                 home += weight
-            elif "\u0370" <= found[0] <= "\u03ff" or (set(found[0]) <= quoted and found[0] in question):
+            elif "\u0370" <= found[0] <= "\u03ff" or found[0] in question or found[0].lower() in FUNCTIONS:
                 continue
             else:
                 foreign.append(found.span())
@@ -86,9 +95,23 @@ def language_mixing(problem: Problem, trace: Trace, max_share: float = 0.02, min
 def repetition(
     problem: Problem, trace: Trace, ngram: int = 20, max_repeats: int = 4, max_line_repeats: int = 4
 ) -> Dropped | None:
-    """Drop a loop: a run of `ngram` words seen more than `max_repeats` times, or a line of prose repeated in a row."""
-    text = trace.text or ""
-    words = [(found[0], found.start(), found.end()) for found in re.finditer(r"\S+", text)]
+    """Drop a loop: a run of `ngram` words seen more than `max_repeats` times, or a line repeated in a row.
+
+    A Chinese, Japanese or Korean character counts as a word. Looks into thought and answer.
+    """
+    for field in ("thought", "answer"):
+        text = getattr(trace, field) or ""
+        spans = _repeated_words(text, ngram, max_repeats) or _repeated_lines(text, max_line_repeats)
+        if spans:
+            return Dropped("repetition", tuple((field, start, end) for start, end in spans))
+    return None
+
+
+WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\s\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+
+
+def _repeated_words(text: str, ngram: int, max_repeats: int) -> list[tuple[int, int]]:
+    words = [(found[0], found.start(), found.end()) for found in WORD.finditer(text)]
     seen: dict[tuple[str, ...], list[int]] = {}
     for place in range(len(words) - ngram + 1):
         key = tuple(word for word, _, _ in words[place : place + ngram])
@@ -96,8 +119,11 @@ def repetition(
         if not places or place - places[-1] >= ngram // 2:
             places.append(place)
         if len(places) > max_repeats:
-            spans = tuple(("text", words[at][1], words[at + ngram - 1][2]) for at in places)
-            return Dropped("repetition", spans)
+            return [(words[at][1], words[at + ngram - 1][2]) for at in places]
+    return []
+
+
+def _repeated_lines(text: str, max_repeats: int) -> list[tuple[int, int]]:
     run: list[tuple[int, int]] = []
     before = ""
     for line in re.finditer(r"[^\n]+", text):
@@ -106,9 +132,9 @@ def repetition(
             continue
         run = [*run, line.span()] if stripped == before else [line.span()]
         before = stripped
-        if len(run) > max_line_repeats and len(stripped) >= 8:
-            return Dropped("repetition", tuple(("text", start, end) for start, end in run))
-    return None
+        if len(run) > max_repeats and len(stripped) >= 8:
+            return run
+    return []
 
 
 def long_paragraph(problem: Problem, trace: Trace, max_chars: int = 3000) -> Dropped | None:

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
+from filtering import rules as rules_module
+from filtering import verifiers
 from filtering.rules import RULES
 from pipeline.recipe import Settings
 
@@ -22,6 +24,10 @@ class VerifySettings(Settings):
     """Worker processes for symbolic comparison; 0 takes one a core."""
     timeout_s: float = Field(10.0, gt=0)
     """Longest time for one comparison; then the verdict is undecided."""
+
+    def result_settings(self) -> dict[str, Any]:
+        """Return the settings that change verdicts, the verifiers' version among them."""
+        return {**super().result_settings(), "version": verifiers.VERSION}
 
 
 class FilterSettings(Settings):
@@ -40,21 +46,27 @@ class FilterSettings(Settings):
         {"rule": "code_fence"},
     ]
 
+    def result_settings(self) -> dict[str, Any]:
+        """Return the settings that change what is dropped, the rules' version among them."""
+        return {**super().result_settings(), "version": rules_module.VERSION}
+
     @field_validator("rules")
     @classmethod
     def _known(cls, rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for number, rule in enumerate(rules):
             name = rule.get("rule")
-            if name not in RULES:
+            if not isinstance(name, str) or name not in RULES:
                 raise ValueError(f"rule {number + 1}: no rule '{name}'; {_near(str(name), list(RULES))}")
-            parameters = list(inspect.signature(RULES[name]).parameters)[2:]
+            parameters = dict(list(inspect.signature(RULES[name]).parameters.items())[2:])
             for key, value in rule.items():
                 if key in ("rule", "source"):
                     continue
                 if key not in parameters:
-                    raise ValueError(f"rule '{name}' has no threshold '{key}'; {_near(key, parameters)}")
-                if isinstance(value, bool) or not isinstance(value, (int, float)):
-                    raise ValueError(f"rule '{name}': '{key}' must be a number, not {value!r}")
+                    raise ValueError(f"rule '{name}' has no threshold '{key}'; {_near(key, list(parameters))}")
+                whole = isinstance(parameters[key].default, int)
+                if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or value <= 0:
+                    kind = "whole number" if whole else "number"
+                    raise ValueError(f"rule '{name}': '{key}' must be a {kind} above 0, not {value!r}")
         return rules
 
 

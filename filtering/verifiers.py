@@ -10,9 +10,11 @@ import logging
 from collections.abc import Callable
 from fractions import Fraction
 
-from filtering.answers import as_number, final_answer, normalised_answer
+from filtering.answers import as_number, final_answer, is_formula, normalised_answer
 from pipeline.records import Problem, State, Trace, Verdict
 
+VERSION = 1
+"""Part of the stage's settings: raised with any change of verdicts, so that finished runs verify again."""
 RELATIVE_TOLERANCE = Fraction(1, 10**6)
 """For decimals, the six digits to which math-verify rounds."""
 LONGEST_FORMULA = 400
@@ -30,15 +32,22 @@ def decide_math(problem: Problem, trace: Trace) -> Verdict | Symbolic:
     if found is None:
         return _verdict(problem, trace, State.UNDECIDED, "extraction", "no final answer found", None)
     answer, how = found
+    if how == "last number" and trace.finish_reason == "length":
+        return _verdict(problem, trace, State.UNDECIDED, "extraction", "cut off before a final answer", None)
     if problem.reference is None or not problem.reference.strip():
         return _verdict(problem, trace, State.UNDECIDED, "reference", "the problem has no reference", answer)
     if normalised_answer(answer) == normalised_answer(problem.reference):
         return _verdict(problem, trace, State.CORRECT, "exact", f"equal text ({how})", answer)
     ours, theirs = as_number(answer), as_number(problem.reference)
     if ours is not None and theirs is not None:
-        close = abs(ours - theirs) <= RELATIVE_TOLERANCE * abs(theirs)
-        why = f"{answer} {'=' if close else '!='} {problem.reference} ({how})"
-        return _verdict(problem, trace, State.CORRECT if close else State.WRONG, "numeric", why, answer)
+        # Whole numbers are exact; the tolerance is for decimals.
+        exact = ours.denominator == theirs.denominator == 1
+        same = ours == theirs if exact else abs(ours - theirs) <= RELATIVE_TOLERANCE * abs(theirs)
+        why = f"{answer} {'=' if same else '!='} {problem.reference} ({how})"
+        return _verdict(problem, trace, State.CORRECT if same else State.WRONG, "numeric", why, answer)
+    if not is_formula(answer):
+        # The symbolic comparison reads prose as a product of letters, and calls it wrong.
+        return _verdict(problem, trace, State.UNDECIDED, "text", "the answer is words that no rule reads", answer)
     if len(answer) > LONGEST_FORMULA:
         return _verdict(
             problem, trace, State.UNDECIDED, "symbolic", "the answer is too long to compare", answer[:LONGEST_FORMULA]

@@ -60,7 +60,8 @@ def grade(pairs: Iterable[tuple[Problem, Trace]], workers: int = 0, timeout_s: f
         timeout_s: longest time for one comparison; then the verdict is undecided.
     """
     source = iter(pairs)
-    with KillablePool("filtering.verifiers:compare_symbolic", workers or os.cpu_count() or 1, timeout_s) as pool:
+    count = workers or os.cpu_count() or 1
+    with KillablePool("filtering.verifiers:compare_symbolic", count, timeout_s, ("math_verify",)) as pool:
         while window := list(islice(source, WINDOW)):
             decided = [_decide(problem, trace) for problem, trace in window]
             results = pool.map(pair for pair in decided if not isinstance(pair, Verdict))

@@ -15,16 +15,19 @@ from typing import Any
 
 MEMORY_BYTES = 2 * 2**30
 START_SECONDS = 120.0
-"""A worker's first answer may wait for its imports."""
+"""How long a worker's imports may take."""
 
 
 @dataclass
 class _Worker:
     process: BaseProcess
     pipe: Connection
-    warm: bool = False
     task: int | None = None
     deadline: float = 0.0
+
+
+class _Ready:
+    """What a worker sends once its imports are done: from then on the item's own time runs."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,9 @@ class KillablePool:
     Use as a context manager. Processes are started when the first item comes.
     """
 
-    def __init__(self, function: str, workers: int, timeout_s: float) -> None:
-        self.function, self.count, self.timeout_s = function, workers, timeout_s
+    def __init__(self, function: str, workers: int, timeout_s: float, imports: tuple[str, ...] = ()) -> None:
+        """Set up a pool; `imports` names modules that a worker loads before the first item's time runs."""
+        self.function, self.count, self.timeout_s, self.imports = function, workers, timeout_s, imports
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
 
@@ -56,7 +60,7 @@ class KillablePool:
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(self.function, theirs), daemon=True)
+        process = self._context.Process(target=_serve, args=(self.function, self.imports, theirs), daemon=True)
         process.start()
         theirs.close()
         return _Worker(process, ours)
@@ -74,10 +78,7 @@ class KillablePool:
                 except StopIteration:
                     exhausted = True
                     break
-                idle = self._idle()
-                idle.task = number
-                idle.deadline = time.monotonic() + (self.timeout_s if idle.warm else max(START_SECONDS, self.timeout_s))
-                idle.pipe.send(item)
+                self._send(number, item)
             busy = [worker for worker in self._workers if worker.task is not None]
             while emitted in done:
                 yield done.pop(emitted)
@@ -93,8 +94,12 @@ class KillablePool:
                 assert task is not None
                 if worker.pipe in ready:
                     try:
-                        done[task] = worker.pipe.recv()
-                        worker.task, worker.warm = None, True
+                        result = worker.pipe.recv()
+                        if isinstance(result, _Ready):
+                            worker.deadline = time.monotonic() + self.timeout_s
+                        else:
+                            done[task] = result
+                            worker.task = None
                         continue
                     except (EOFError, OSError):
                         done[task] = Failure("the worker crashed")
@@ -102,10 +107,28 @@ class KillablePool:
                     done[task] = Failure(f"out of time after {self.timeout_s:g} s")
                 else:
                     continue
-                worker.process.kill()
-                worker.process.join()
-                worker.pipe.close()
-                self._workers.remove(worker)
+                self._drop(worker)
+
+    def _send(self, number: int, item: Any) -> None:
+        while True:
+            worker = self._idle()
+            try:
+                worker.pipe.send(item)
+            except (BrokenPipeError, ConnectionResetError):
+                self._drop(worker)  # it died while idle (the kernel was out of memory, say)
+                continue
+            worker.task = number
+            if worker.deadline == 0.0:
+                worker.deadline = time.monotonic() + START_SECONDS
+            else:
+                worker.deadline = time.monotonic() + self.timeout_s
+            return
+
+    def _drop(self, worker: _Worker) -> None:
+        worker.process.kill()
+        worker.process.join()
+        worker.pipe.close()
+        self._workers.remove(worker)
 
     def _has_room(self) -> bool:
         return len(self._workers) < self.count or any(worker.task is None for worker in self._workers)
@@ -119,12 +142,15 @@ class KillablePool:
         return self._workers[-1]
 
 
-def _serve(function: str, pipe: Connection) -> None:
+def _serve(function: str, imports: tuple[str, ...], pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     module, _, name = function.partition(":")
     call = getattr(importlib.import_module(module), name)
+    for needed in imports:
+        importlib.import_module(needed)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    pipe.send(_Ready())
     while True:
         try:
             item = pipe.recv()

@@ -78,9 +78,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("retort: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     except BrokenPipeError:
+        if not _reader_left():
+            raise
         # The reader of our output went away (`retort show | head`): nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _reader_left() -> bool:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    return False
 
 
 def _terminate(signum: int, frame: object) -> None:

@@ -58,6 +58,8 @@ class Retry(Exception):
 
 
 PASSING = {408, 409, 425, 429}
+LONGEST_WAIT = 600.0
+"""Seconds; a Retry-After beyond it is asked again sooner."""
 
 
 async def complete(session: aiohttp.ClientSession, endpoint: Endpoint, request: Request, attempt: int) -> Completion:
@@ -75,7 +77,7 @@ async def complete(session: aiohttp.ClientSession, endpoint: Endpoint, request: 
             raw = await response.read()
             if response.status != 200:
                 raise _refusal(endpoint, response.status, raw, response.headers.get("Retry-After"))
-    except (aiohttp.ClientConnectorError, ConnectionRefusedError) as error:
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ConnectionRefusedError) as error:
         raise Retry(f"cannot connect ({error})", connected=False) from error
     except (aiohttp.ClientError, OSError) as error:
         raise Retry(f"connection lost ({error or type(error).__name__})") from error
@@ -142,10 +144,11 @@ def _seconds(retry_after: str | None) -> float | None:
     if not retry_after:
         return None
     try:
-        return max(0.0, float(retry_after))
+        return min(LONGEST_WAIT, max(0.0, float(retry_after)))
     except ValueError:
         pass
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
+        seconds = email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time()
+        return min(LONGEST_WAIT, max(0.0, seconds))
     except ValueError:
         return None

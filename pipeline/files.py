@@ -37,6 +37,10 @@ def disk_errors(where: Path) -> Iterator[None]:
                 "give write permission",
                 "choose another folder with --run DIR",
             ) from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
+            raise UserError(
+                f"cannot use {error.filename or where} as a folder ({error.strerror})", "choose another with --run DIR"
+            ) from error
         raise
 
 

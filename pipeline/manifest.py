@@ -73,7 +73,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         return Manifest(entered=row.pop("in"), **row)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise UserError(f"{path} is not a manifest ({error})", "remove it and run the stage again") from error
 
 

@@ -23,6 +23,7 @@ class PublishSettings(Settings):
     private: bool = True
 
 
+OURS = ("manifest.json", "building.json")
 CHAIN = ("problems", "traces", "verify", "filter", "dataset")
 
 
@@ -49,7 +50,7 @@ def check(recipe: Recipe, run: Path) -> list[Path]:
                 f"the counts of '{name}' in {run} do not add up: nothing is published", "run the stage again"
             )
     folder = run / "dataset"
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json")
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in OURS)
 
 
 def publish(recipe: Recipe, run: Path, repo: str = "", private: bool | None = None, dry_run: bool = False) -> str:
@@ -86,7 +87,7 @@ def publish(recipe: Recipe, run: Path, repo: str = "", private: bool | None = No
             repo_id=url.repo_id,
             repo_type="dataset",
             folder_path=run / "dataset",
-            ignore_patterns=["manifest.json"],
+            ignore_patterns=list(OURS),
             commit_message=f"{recipe.name}: {len(files)} files",
         )
     except Exception as error:  # the Hub client raises a dozen unrelated kinds

@@ -37,7 +37,7 @@ TOP_LEVEL = ("name", "description", "seed")
 class Settings(BaseModel):
     """A section of a recipe. Unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     section: ClassVar[str]
     aside: ClassVar[frozenset[str]] = frozenset()
@@ -156,6 +156,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         ) from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder, not a recipe", "give the path of a TOML file") from None
+    except OSError as error:
+        raise UserError(f"cannot read the recipe {path} ({error.strerror})", "give the path of a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML ({error})", "correct that line") from error
 

@@ -181,6 +181,10 @@ def run_stage(stage: Stage, recipe: Recipe, run: Path, rebuild: bool = False) ->
             out.mkdir(parents=True, exist_ok=True)
         else:
             out = _building(stage, run, {"settings": settings_hash(settings), "inputs": inputs})
+        if not stage.pool and read_manifest(out) is not None:
+            # It was whole when a kill came before the swap.
+            _swap_in(stage, run)
+            return True
         outcome = function(Job(recipe, run, out, stage, inputs))
         outcome.counts.check(stage.name)
         built = [out, *(run / f"{folder}.building" for folder in stage.folders[1:])]
@@ -199,8 +203,6 @@ def run_stage(stage: Stage, recipe: Recipe, run: Path, rebuild: bool = False) ->
             output_hash=outcome.output_hash or folder_hash(built),
             facts=outcome.facts,
         )
-        if not stage.pool:
-            (out / "building.json").unlink()
         manifest.write(out)
         if not stage.pool:
             _swap_in(stage, run)
@@ -231,16 +233,18 @@ def _building(stage: Stage, run: Path, state: dict[str, Any]) -> Path:
 
 
 def _swap_in(stage: Stage, run: Path) -> None:
-    """Rename what was built into place; the folder with the manifest last, so that it marks the end."""
-    for folder in reversed(stage.folders):
-        target = run / folder
+    """Rename what was built into place, keeping the old result beside it.
+
+    The folder with the manifest goes first and comes last: cut short anywhere, the stage reads as not
+    complete, never as a mixture of old and new.
+    """
+    old = read_manifest(run / stage.folder)
+    mark = (old.settings_hash[:8] + old.output_hash[:4]) if old else "incomplete"
+    for folder in stage.folders:
+        target, beside = run / folder, run / f"{folder}.{mark}"
         if target.exists():
-            old = read_manifest(run / stage.folder)
-            mark = (old.settings_hash[:8] + old.output_hash[:4]) if old else "incomplete"
-            beside = run / f"{folder}.{mark}"
-            if beside.exists():
-                # The same result, kept before; or what a kill left between two renames.
-                shutil.rmtree(target)
-            else:
-                target.rename(beside)
-        (run / f"{folder}.building").rename(target)
+            # The same result may stand there from an earlier change to and fro.
+            shutil.rmtree(beside, ignore_errors=True)
+            target.rename(beside)
+    for folder in reversed(stage.folders):
+        (run / f"{folder}.building").rename(run / folder)

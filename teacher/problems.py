@@ -96,6 +96,10 @@ def _problem(row: Any, settings: ProblemsSettings) -> tuple[Problem, int]:
     if solution is None or not str(solution).strip():
         raise ValueError(f"no reference in column '{settings.reference}'")
     reference = str(solution)
+    try:
+        f"{question}{reference}".encode()
+    except UnicodeEncodeError:
+        raise ValueError("broken Unicode (a lone surrogate)") from None
     if settings.reference_after:
         _, mark, reference = reference.rpartition(settings.reference_after)
         if not mark:
@@ -132,7 +136,7 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Any]]:
                     continue
                 try:
                     yield f"{path}:{number}", json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     yield f"{path}:{number}", line[:200].decode("utf-8", "replace")
     except FileNotFoundError:
         raise UserError(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, field_validator
 
 from pipeline.recipe import Settings
 from pipeline.records import Message
@@ -38,7 +38,7 @@ class ProblemsSettings(Settings):
 class EngineSettings(BaseModel):
     """How Retort serves a model itself, by vLLM. Budgets and speed only: never part of a hash."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     port: int = Field(0, ge=0, le=65535)
     """0 takes a free one."""
@@ -70,6 +70,14 @@ class TeacherSettings(Settings):
     """The environment variable that holds the key."""
     engine: EngineSettings = EngineSettings()
 
+    @field_validator("endpoints")
+    @classmethod
+    def _urls(cls, endpoints: list[str]) -> list[str]:
+        for url in endpoints:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"'{url}' must begin with http:// or https://")
+        return endpoints
+
 
 class SamplingSettings(Settings):
     """How traces are asked for."""
@@ -95,7 +103,7 @@ class SamplingSettings(Settings):
     split: Literal["tags", "final_answer"] = "tags"
     """How thought and answer are told apart: by think tags or the engine's own field; or, for a teacher
     that has neither, at the sentence that gives the final answer."""
-    extra_body: dict[str, Any] = {}
+    extra_body: dict[str, JsonValue] = {}
     """More fields of the request body."""
     concurrency: PositiveInt = 64
     timeout_s: float = Field(1800.0, gt=0)

@@ -8,7 +8,8 @@ TAGS = ("think", "thinking", "thought", "reasoning")
 OPEN = re.compile(rf"\s*<({'|'.join(TAGS)})>")
 CLOSE = re.compile(rf"</({'|'.join(TAGS)})>")
 FINAL = re.compile(
-    r"^.*(?:\\boxed\{|####|(?:the|final) answer\b[^.\n]{0,40}?(?:is|:)|答案(?:是|为|:|:)).*$",
+    r"^.*(?:\\boxed\{|####\s*[-+$\d]|\b(?:the|final) answer\b[^.\n]{0,40}?(?:\b(?:is|are)\b|[:：])"
+    r"|答案\s*(?:是|为|[:：])).*$",
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -44,11 +45,10 @@ def split(text: str, reasoning: str | None, prefill: str = "") -> tuple[str | No
 def split_at_final_answer(text: str) -> tuple[str | None, str | None]:
     """Return (thought, answer) for a teacher that reasons in plain text.
 
-    The answer begins with the first line that states a final answer and follows some reasoning; all
+    The answer begins with the last line that states a final answer and follows some reasoning; all
     before it is the thought. Without such a line the whole text is the answer.
     """
-    for found in FINAL.finditer(text):
-        thought = text[: found.start()].strip()
-        if thought:
+    for found in reversed(list(FINAL.finditer(text))):
+        if thought := text[: found.start()].strip():
             return thought, text[found.start() :].strip()
     return None, text.strip()

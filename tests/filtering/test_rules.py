@@ -51,7 +51,7 @@ def reason(rule: str, *made: Any, **thresholds: float) -> str | None:
 
 
 def test_a_clean_trace_passes_every_rule() -> None:
-    problem, trace = make(PROSE * 5)
+    problem, trace = make(PROSE * 3)
     assert first_reason([{"rule": name} for name in RULES], problem, trace) is None
 
 
@@ -66,6 +66,7 @@ def test_a_clean_trace_passes_every_rule() -> None:
         ("code_fence", make("I write\n```python\nprint(4)\n```\nand see")),
         ("long_paragraph", make(PROSE * 40)),
         ("repetition", make(PROSE * 20)),
+        ("repetition", make("我再检查一遍，" * 100, question="二加二等于几？")),
         ("repetition", make("Let me see.\n" + "Wait, let me check.\n" * 8)),
         ("language_mixing", make(PROSE + "然后我们把这两个数字加起来，得到结果。" + PROSE)),
         (
@@ -100,6 +101,8 @@ def test_spans_show_what_the_rule_saw() -> None:
     [
         make(PROSE + "Let \\alpha be $\\theta$, and π = 3.14. " + PROSE),
         make("首先，设 x 为未知数，那么 2x + 3 = 7，所以 x = 2。" * 3, question="解方程 2x + 3 = 7"),
+        make("Сначала складываем числа. " * 3, question="Сколько будет два плюс два?"),
+        make("我们用 sin 和 cos 的公式得到 max 值。" * 2, question="求三角函数的最大值"),
         make(PROSE + "The word 你好 means hello. " + PROSE, question="What does 你好 mean?"),
     ],
 )

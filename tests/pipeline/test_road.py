@@ -219,6 +219,10 @@ def test_a_broken_row_is_set_aside_and_named(tmp_path: Path, sums: Path, recipe:
             "no file at problems.path = nowhere.jsonl: correct the path (it is read from the current folder)",
         ),
         ("problems.question=frage", "gave no problem out of 60 rows (first: "),
+        ("sampling.temperature=inf", "sampling.temperature = Infinity: input should be a finite number"),
+        ("teacher.endpoints=['localhost:8000/v1']", "'localhost:8000/v1' must begin with http:// or https://"),
+        ('filter.rules=[{rule=["a"]}]', "rule 1: no rule '['a']'"),
+        ('filter.rules=[{rule="repetition", ngram=0}]', "'ngram' must be a whole number above 0, not 0"),
         ("sampling.temprature=1", "sampling.temprature = 1: no such key; did you mean 'temperature'?"),
     ],
 )

@@ -36,6 +36,11 @@ def test_split(text: str, reasoning: str | None, prefill: str, expected: tuple[s
         ("The answer is 4.", (None, "The answer is 4.")),
         ("I cannot say.", (None, "I cannot say.")),
         ("step\nThe answer is 4.\nBut what of 5?", ("step", "The answer is 4.\nBut what of 5?")),
+        (
+            "To find the answer, we list all.\n#### Step\nThe answer is 4.",
+            ("To find the answer, we list all.\n#### Step", "The answer is 4."),
+        ),
+        ("三加四\n所以答案：7", ("三加四", "所以答案：7")),
     ],
 )
 def test_split_at_final_answer(text: str, expected: tuple[str | None, str | None]) -> None:
