@@ -37,7 +37,7 @@ def main(overrides: list[str]) -> int:
         figures.append(Figure(f"{stage.name} seconds", manifest.seconds, "s", command))
         figures.append(Figure(f"{stage.name} kept", manifest.kept, "rows", command))
         figures.append(Figure(f"{stage.name} peak memory", manifest.peak_rss_mb, "MiB", command))
-    figures.append(Figure("whole road seconds", round(total, 1), "s", command, goal=2400))
+    figures.append(Figure("all stages, last start of each, seconds", round(total, 1), "s", command, goal=2400))
     for row in json.loads((RUN / "eval/scores.json").read_text()):
         for key in ("pass_at_1", "se", "no_answer", "truncated"):
             figures.append(Figure(f"{row['task']} {row['role']} {key}", row[key], "share", command))

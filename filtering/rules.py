@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from filtering.answers import FUNCTIONS
 from pipeline.records import Problem, Trace
 
-
 VERSION = 1
 """Part of the stage's settings: raised with any change of what a rule drops, so that finished runs filter again."""
 
