@@ -11,6 +11,10 @@ from eval import summary
 from eval.tables import (
     FUNNEL_HEAD,
     SCORE_HEAD,
+    arms_cells,
+    arms_head,
+    arms_lines,
+    arms_table,
     difference_line,
     funnel_cells,
     funnel_table,
@@ -58,6 +62,7 @@ def gather(recipe: Recipe, run: Path) -> dict[str, Any]:
         "tokens": summary.token_counts(sides),
         "scores": scores,
         "comparison": comparison,
+        "arms": summary.read_json(run / "eval" / "arms.json"),
         "loss_svg": loss_curve(losses) if losses else None,
         "lengths_svg": length_histogram(*(side or () for side in sides.values())) if any(sides.values()) else None,
         "traces": {side: shown for side, shown in traces.items() if shown},
@@ -95,11 +100,17 @@ def render(facts: dict[str, Any]) -> str:
         score_head=SCORE_HEAD,
         score_cells=score_cells,
         difference_line=difference_line,
+        arms_head=arms_head,
+        arms_cells=arms_cells,
+        arms_lines=arms_lines,
     )
 
 
 def result_table(run: Path) -> str:
-    """Return what a finished run amounts to, as plain text: the funnel with its seconds, and the scores."""
+    """Return what a finished run amounts to, as plain text: the arms compared where there are some, and the funnel
+    with its seconds and memory; else the funnel and the scores."""
+    if arms := summary.read_json(run / "eval" / "arms.json"):
+        return "\n".join([arms_table(arms), "", funnel_table(summary.funnel(run))])
     scores, comparison = _scores(run)
     lines = [funnel_table(summary.funnel(run)), ""]
     lines.append(score_table(scores) if scores else "scores: not run")

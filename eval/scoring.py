@@ -75,6 +75,10 @@ class Score:
 
     model: str
     role: str
+    arm: str
+    """What the role is one of several seeds of; elsewhere the role itself."""
+    seed: int | None
+    """The seed that it was trained under, None where Retort did not train it."""
     task: str
     domain: str
     reasoning: bool
@@ -176,7 +180,16 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def score(
-    samples: Sequence[Sample], questions: Sequence[str], *, model: str, role: str, task: str, domain: str, k: int
+    samples: Sequence[Sample],
+    questions: Sequence[str],
+    *,
+    model: str,
+    role: str,
+    task: str,
+    domain: str,
+    k: int,
+    arm: str = "",
+    seed: int | None = None,
 ) -> Score:
     """Return the score row of one model on one benchmark.
 
@@ -184,6 +197,7 @@ def score(
         samples: the graded samples; a question may have fewer than k.
         questions: the ids of all questions asked, so that one without samples is seen as undecided.
         k: samples asked of each question.
+        arm: by default the role.
     """
     groups = by_question(samples)
     means = question_means(samples)
@@ -193,6 +207,8 @@ def score(
     return Score(
         model=model,
         role=role,
+        arm=arm or role,
+        seed=seed,
         task=task,
         domain=domain,
         reasoning=bool(samples) and mean(sample.thought for sample in samples) >= 0.5,

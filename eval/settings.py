@@ -11,7 +11,8 @@ from eval.benchmarks import BENCHMARKS
 from pipeline.recipe import Settings
 from teacher.settings import EngineSettings, SamplingSettings
 
-Role = Literal["base", "student", "teacher"]
+Role = Literal["base", "student", "arms", "teacher"]
+"""`arms`: every student that the stage `arms` trained, each a role of its own (`answers_only-1`, ...)."""
 
 # DeepSeek-R1's protocol (arXiv 2501.12948v2): temperature 0.6, top-p 0.95, 32,768 output tokens, no
 # system prompt, the assistant's turn opened with <think> and a newline.

@@ -1,57 +1,36 @@
-"""The stage `eval`: base, student and teacher answer the benchmarks and are scored.
+"""The stage `eval`: base, student, arms and teacher answer the benchmarks and are scored.
 
-eval/ is a pool: samples are added under eval/<role>/<benchmark>/ and none is discarded. Scores are
-read off the samples that the current settings ask for; a new student has a new revision, and with it
-new samples.
+Models of one shape are served by one engine, one after another. eval/ is a pool: samples are added
+under eval/<role>/<benchmark>/ and none is discarded. Scores are read off the samples that the current
+settings ask for; a new student has a new revision, and with it new samples.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.arms import Answered, compare
 from eval.benchmarks import benchmark, draw
-from eval.scoring import Sample, Score, paired_difference, question_means, score
-from eval.settings import BenchmarkSettings, EvalSettings
-from eval.tables import difference_line, score_table
+from eval.models import Model, Task, resolve_all, sample_group, sharing
+from eval.scoring import Sample, Score, paired_difference, score
+from eval.settings import EvalSettings
+from eval.tables import arms_table, difference_line, score_table
 from filtering.settings import VerifySettings
-from pipeline.errors import UserError
 from pipeline.files import write_json, write_whole
-from pipeline.manifest import Counts, read_manifest
+from pipeline.manifest import Counts
 from pipeline.parts import read_rows
 from pipeline.progress import say
 from pipeline.records import Problem, Trace, Verdict, content_hash
-from pipeline.stages import Job, Outcome, folder_hash
-from teacher.settings import EngineSettings, SamplingSettings
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model to benchmark: what it is called in identities, what is served, and in which role."""
-
-    role: str
-    name: str
-    revision: str
-    served: str
-    engine: EngineSettings
-
-
-@dataclass(frozen=True)
-class Task:
-    """One benchmark as one model is put to it."""
-
-    settings: BenchmarkSettings
-    problems: list[Problem]
-    pool: Path
-    sampling: SamplingSettings
+from pipeline.stages import Job, Outcome
 
 
 def run(job: Job) -> Outcome:
     """Sample what is missing, grade, score; write scores.json and comparison.json, print the table.
+
+    Where arms were trained, arms.json holds what their comparison comes to (see `eval/arms.py`).
 
     Raises:
         UserError: questions cannot be read, a model is not there, an engine does not start.
@@ -63,39 +42,45 @@ def run(job: Job) -> Outcome:
         )
         for chosen in settings.benchmarks
     }
-    scores: list[Score] = []
-    means: dict[tuple[str, str], dict[str, float]] = {}
-    asked = decided = missing = 0
-    for role in settings.models:
-        model = resolve(role, job)
-        tasks = [
+    models = [model for role in settings.models for model in resolve_all(role, job)]
+    tasks = {
+        model.role: [
             Task(
                 chosen,
                 questions[chosen.name],
-                job.out / role / chosen.name,
+                job.out / model.role / chosen.name,
                 settings.sampling.model_copy(update={"samples": chosen.k}),
             )
             for chosen in settings.benchmarks
         ]
-        _sample(job, model, tasks)
-        for task in tasks:
+        for model in models
+    }
+    for group in sharing(models):
+        sample_group(job, group, tasks)
+    scores: list[Score] = []
+    answered: list[Answered] = []
+    asked = decided = missing = 0
+    for model in models:
+        for task in tasks[model.role]:
             samples, lost = _grade(job, model, task)
-            scores.append(
-                score(
-                    samples,
-                    [problem.id for problem in task.problems],
-                    model=model.name,
-                    role=role,
-                    task=task.settings.name,
-                    domain=benchmark(task.settings.name).DOMAIN,
-                    k=task.settings.k,
-                )
+            row = score(
+                samples,
+                [problem.id for problem in task.problems],
+                model=model.name,
+                role=model.role,
+                arm=model.arm,
+                seed=model.seed,
+                task=task.settings.name,
+                domain=benchmark(task.settings.name).DOMAIN,
+                k=task.settings.k,
             )
-            means[role, task.settings.name] = question_means(samples)
+            scores.append(row)
+            answered.append(Answered.of(row, samples))
             asked += len(samples) + lost
             missing += lost
             decided += sum(sample.right is not None for sample in samples)
     rows = [row.to_dict() for row in scores]
+    means = {(found.role, found.task): found.means for found in answered}
     comparison = [
         {
             "task": chosen.name,
@@ -108,76 +93,21 @@ def run(job: Job) -> Outcome:
     ]
     write_json(job.out / "scores.json", rows)
     write_json(job.out / "comparison.json", comparison)
-    print(score_table(rows))
-    for line in comparison:
-        print(difference_line(line, alone=len(comparison) == 1))
+    if "arms" in settings.models and len({model.role for model in models} - {"base", "student", "teacher"}):
+        compared = compare(answered)
+        write_json(job.out / "arms.json", compared)
+        print(arms_table(compared))
+    else:
+        (job.out / "arms.json").unlink(missing_ok=True)
+        print(score_table(rows))
+        for line in comparison:
+            print(difference_line(line, alone=len(comparison) == 1))
     dropped = {"undecided": asked - decided - missing, "not_sampled": missing}
     return Outcome(
         Counts(asked, decided, {reason: count for reason, count in dropped.items() if count}),
         {"questions": {name: content_hash([problem.id for problem in found]) for name, found in questions.items()}},
         output_hash=content_hash(rows),
     )
-
-
-def resolve(role: str, job: Job) -> Model:
-    """Return the model of a role.
-
-    The student is called "student" in its samples' identities, never by its path (a run folder that
-    moves keeps its pool), and told apart by what its training left.
-
-    Raises:
-        UserError: the student is not there.
-    """
-    from students.settings import TrainSettings
-    from teacher.serve import at_revision
-    from teacher.settings import TeacherSettings
-
-    engine = job.recipe[EvalSettings].engine
-    if role == "teacher":
-        teacher = job.recipe[TeacherSettings]
-        # Its own way of being served, but with room for what the benchmark lets it say.
-        engine = teacher.engine.model_copy(update={"max_model_len": engine.max_model_len})
-        return Model(role, teacher.model, teacher.revision, teacher.model, at_revision(engine, teacher.revision))
-    if role == "base":
-        train = job.recipe[TrainSettings]
-        if Path(train.base).is_dir():  # A folder's name says nothing of what is in it.
-            return Model(role, train.base, folder_hash([Path(train.base)])[:12], train.base, engine)
-        return Model(role, train.base, train.revision or "", train.base, at_revision(engine, train.revision or ""))
-    folder = job.folder("student")
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise UserError(f"no student in {folder}", "run 'retort train' first", "leave 'student' out of eval.models")
-    return Model(role, "student", manifest.output_hash[:12], str(folder), engine)
-
-
-def _sample(job: Job, model: Model, tasks: list[Task]) -> None:
-    """Fill the pools of one model under one engine; start none where nothing is missing."""
-    from teacher.sampling import held_ids, sample, wanted_ids
-    from teacher.serve import serving
-    from teacher.settings import TeacherSettings
-    from teacher.traces import remote_endpoints
-
-    def whole(task: Task) -> bool:
-        return wanted_ids(task.problems, model.name, model.revision, task.sampling).keys() <= held_ids(task.pool)
-
-    with ExitStack() as stack:
-        engine = None
-        endpoints = remote_endpoints(job.recipe[TeacherSettings]) if model.role == "teacher" else []
-        if not endpoints and not all(whole(task) for task in tasks):
-            engine = stack.enter_context(serving(model.served, model.engine, job.run, f"eval-{model.role}"))
-            endpoints = [engine.endpoint]
-        for task in tasks:
-            sample(
-                task.problems,
-                task.pool,
-                model=model.name,
-                revision=model.revision,
-                settings=task.sampling,
-                endpoints=endpoints,
-                seed=job.recipe.seed,
-                what=f"{model.role} on {task.settings.name}",
-                engine=engine,
-            )
 
 
 def _grade(job: Job, model: Model, task: Task) -> tuple[list[Sample], int]:

@@ -15,17 +15,23 @@ from pipeline.manifest import read_manifest
 from pipeline.parts import part_paths, read_rows
 from pipeline.stages import STAGES
 
-FUNNEL = ("problems", "traces", "verify", "filter", "dataset", "train", "eval")
+FUNNEL = ("problems", "traces", "verify", "filter", "dataset", "train", "arms", "eval")
 LOOKED_AT = 2_000  # rows from which shown traces are chosen: one row group of a part
 SHOWN = 8  # traces shown of each side; the report promises "a few"
 CLIP = 20_000  # characters of a thought or answer that are shown; whole texts stay in the run's parts
 
 
 def funnel(run: Path) -> list[dict[str, Any]]:
-    """Return a row for each stage of FUNNEL; `ran` is False where it left no manifest."""
+    """Return a row for each stage of FUNNEL; `ran` is False where it left no manifest.
+
+    `arms` has one only where arms were trained. `peak_mb` is the memory of the whole tree of processes
+    (`pipeline.memory`), or, where a stage did not measure that, the largest single process.
+    """
     rows: list[dict[str, Any]] = []
     for stage in FUNNEL:
         manifest = read_manifest(run / STAGES[stage].folder)
+        if stage == "arms" and (manifest is None or not manifest.entered):
+            continue
         if manifest is None:
             rows.append({"stage": stage, "ran": False})
             continue
@@ -37,7 +43,7 @@ def funnel(run: Path) -> list[dict[str, Any]]:
                 "kept": manifest.kept,
                 "dropped": manifest.dropped,
                 "seconds": manifest.seconds,
-                "peak_rss_mb": manifest.peak_rss_mb,
+                "peak_mb": manifest.peak_tree_mb or manifest.peak_rss_mb,
             }
         )
     return rows

@@ -80,6 +80,59 @@ def difference_line(row: Row, alone: bool = True) -> str:
     return f"{row['model']} - {row['against']}{task}: {value} ± {percent(se)} points ({row['words']})"
 
 
+def arms_head(found: Row) -> list[str]:
+    """Return the columns of the table of arms: its reasoning families, their mean, then the general ones."""
+    reasoning = [family["name"] for family in found["families"] if family["reasoning"]]
+    general = [f"general: {family['name']}" for family in found["families"] if not family["reasoning"]]
+    return ["pass@1 %", *reasoning, "mean ± se", "no answer %", "tokens", "seeds", *general]
+
+
+def arms_cells(found: Row, row: Row) -> list[str]:
+    """Return the cells of one arm of arms.json under `arms_head`."""
+
+    def cell(family: Row) -> str:
+        return percent(row["families"][family["name"]]["pass_at_1"]) if family["ran"] else "not run"
+
+    tokens = row["mean_tokens"]
+    return [
+        row["arm"],
+        *(cell(family) for family in found["families"] if family["reasoning"]),
+        with_error(row["mean"]["value"], row["mean"]["se"]),
+        percent(row["no_answer"]),
+        "n/a" if tokens is None else f"{tokens:.0f}",
+        str(row["seeds"]),
+        *(cell(family) for family in found["families"] if not family["reasoning"]),
+    ]
+
+
+BROUGHT = {
+    "base": "what training brings",
+    "answers_only": "what thoughts bring",
+    "unverified": "what verification and readability bring",
+    "verified": "what readability brings",
+}
+
+
+def arms_lines(found: Row) -> list[str]:
+    """Return a line for each difference of arms.json, and one for the student's share of the teacher's mean."""
+    lines = []
+    for row in found["differences"]:
+        value = "n/a" if row["value"] is None else f"{100 * row['value']:+.1f}"
+        lines.append(
+            f"{row['model']} - {row['against']}: {value} ± {percent(row['se'])} points, "
+            f"{BROUGHT[row['against']]} ({row['words']})"
+        )
+    if share := found["of_teacher"]:
+        lines.append(f"student of teacher: {with_error(share['value'], share['se'])} % of its mean")
+    return lines
+
+
+def arms_table(found: Row) -> str:
+    """Return arms.json as text: a line for each arm, then the differences."""
+    table = text_table(arms_head(found), [arms_cells(found, row) for row in found["arms"]])
+    return "\n".join([table, "", *arms_lines(found)])
+
+
 FUNNEL_HEAD = ("stage", "in", "kept", "dropped", "seconds", "peak MB")
 
 
@@ -94,12 +147,13 @@ def funnel_cells(row: Row) -> list[str]:
         str(row["kept"]),
         dropped or "0",
         f"{row['seconds']:.1f}",
-        f"{row['peak_rss_mb']:.0f}",
+        f"{row['peak_mb']:.0f}",
     ]
 
 
 def funnel_table(rows: Sequence[Row]) -> str:
-    """Return the funnel as text, with the stages' seconds summed in the last line."""
+    """Return the funnel as text; the last line holds the sum of the seconds and the largest of the peaks."""
     cells = [funnel_cells(row) for row in rows]
     seconds = sum(row["seconds"] for row in rows if row["ran"])
-    return text_table(FUNNEL_HEAD, [*cells, ["total", "", "", "", f"{seconds:.1f}", ""]])
+    peak = max((row["peak_mb"] for row in rows if row["ran"]), default=0.0)
+    return text_table(FUNNEL_HEAD, [*cells, ["total", "", "", "", f"{seconds:.1f}", f"{peak:.0f}"]])

@@ -52,22 +52,35 @@ def boxed_answers(text: str) -> list[str]:
 def final_answer(text: str) -> tuple[str, str] | None:
     """Return (answer, how) from a response's text after the thought, or None where it states none.
 
-    In order: the last \\boxed, the last explicit final-answer phrase (English or Chinese; one with a
-    number or a formula before one with words alone: "The answer is correct."), the last number.
+    In order: what `stated_answer` finds, the last number.
     """
-    if boxes := boxed_answers(text):
-        return boxes[-1], "boxed"
-    phrases = [_phrase(found["answer"]) for found in PHRASE.finditer(text)]
-    phrases = [phrase for phrase in phrases if phrase]
-    telling = [phrase for phrase in phrases if re.search(r"\d|\\|^\W*[A-Za-z]\W*$", phrase)]
-    if telling or phrases:
-        return (telling or phrases)[-1], "phrase"
+    if stated := stated_answer(text):
+        return stated
     if numbers := [found[0] for found in NUMBER.finditer(text) if found[0]]:
         return numbers[-1], "last number"
     return None
 
 
-def _phrase(answer: str) -> str:
+def stated_answer(text: str) -> tuple[str, str] | None:
+    """Return (answer, how) where a response marks its answer, else None.
+
+    In order: the last \\boxed, the last explicit final-answer phrase (English or Chinese; one with a
+    number or a formula before one with words alone: "The answer is correct.").
+    """
+    if boxes := boxed_answers(text):
+        return boxes[-1], "boxed"
+    phrases = [phrase for phrase in map(phrase_core, phrases_of(text)) if phrase]
+    telling = [phrase for phrase in phrases if re.search(r"\d|\\|^\W*[A-Za-z]\W*$", phrase)]
+    return ((telling or phrases)[-1], "phrase") if phrases else None
+
+
+def phrases_of(text: str) -> list[str]:
+    """Return what follows each explicit final-answer phrase, to the end of its line."""
+    return [found["answer"] for found in PHRASE.finditer(text)]
+
+
+def phrase_core(answer: str) -> str:
+    """Return what a final-answer phrase states, without the next sentence and without asides."""
     answer = SENTENCE_END.split(answer.strip(), maxsplit=1)[0]
     return ASIDE.sub("", answer.replace("**", "")).strip(" *")
 

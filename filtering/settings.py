@@ -21,9 +21,9 @@ class VerifySettings(Settings):
     aside: ClassVar[frozenset[str]] = frozenset({"workers"})
 
     workers: NonNegativeInt = 0
-    """Worker processes for symbolic comparison; 0 takes one a core."""
+    """Worker processes for symbolic comparison and for programs; 0 takes one a core."""
     timeout_s: float = Field(10.0, gt=0)
-    """Longest time for one comparison; then the verdict is undecided."""
+    """Longest time for one comparison, then the verdict is undecided; a program's processor time, then it is wrong."""
 
     def result_settings(self) -> dict[str, Any]:
         """Return the settings that change verdicts, the verifiers' version among them."""

@@ -9,9 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from filtering.deferred import Deferred, Settlement
 from filtering.settings import VerifySettings
-from filtering.verifiers import VERIFIERS, Symbolic, math_verdict
-from filtering.workers import Failure, KillablePool
+from filtering.verifiers import VERIFIERS
 from pipeline.manifest import Counts
 from pipeline.parts import part_paths, read_rows, write_parts
 from pipeline.progress import Progress
@@ -56,31 +56,24 @@ def grade(pairs: Iterable[tuple[Problem, Trace]], workers: int = 0, timeout_s: f
 
     Args:
         pairs: problems with their traces; only a window of them is held.
-        workers: processes for symbolic comparison; 0 takes one a core.
-        timeout_s: longest time for one comparison; then the verdict is undecided.
+        workers: processes for what is deferred (symbolic comparison, programs); 0 takes one a core.
+        timeout_s: longest time for one comparison, then the verdict is undecided; for a program, processor time,
+            then it is run again alone, then wrong.
     """
     source = iter(pairs)
-    count = workers or os.cpu_count() or 1
-    with KillablePool("filtering.verifiers:compare_symbolic", count, timeout_s, ("math_verify",)) as pool:
+    with Settlement(workers or os.cpu_count() or 1, timeout_s) as settlement:
         while window := list(islice(source, WINDOW)):
             decided = [_decide(problem, trace) for problem, trace in window]
-            results = pool.map(pair for pair in decided if not isinstance(pair, Verdict))
-            for (problem, trace), verdict in zip(window, decided, strict=True):
-                if isinstance(verdict, Verdict):
-                    yield verdict
-                else:
-                    yield math_verdict(problem, trace, verdict, _result(next(results)))
+            findings = settlement.settle([one for one in decided if isinstance(one, Deferred)])
+            for (problem, trace), one in zip(window, decided, strict=True):
+                yield one if isinstance(one, Verdict) else one.verdict(problem, trace, next(findings))
 
 
-def _decide(problem: Problem, trace: Trace) -> Verdict | Symbolic:
+def _decide(problem: Problem, trace: Trace) -> Verdict | Deferred:
     verifier = VERIFIERS.get(problem.verifier)
     if verifier is None:
         return Verdict(trace.id, problem.id, State.UNDECIDED, "none", f"no verifier '{problem.verifier}'", None)
     return verifier(problem, trace)
-
-
-def _result(result: Any) -> tuple[State, str]:
-    return (State.UNDECIDED, result.why) if isinstance(result, Failure) else result
 
 
 def _rows_in(folder: Path) -> int:

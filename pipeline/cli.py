@@ -20,7 +20,8 @@ STAGE_HELP = {
     "filter": "accept correct and readable traces, keep the others with their reason",
     "dataset": "select and write the dataset with its card",
     "train": "fine-tune the student",
-    "eval": "benchmark base and student",
+    "arms": "train the arms that the student is compared with, on equal tokens",
+    "eval": "benchmark base, student and arms",
     "report": "write the report page",
 }
 

@@ -52,6 +52,8 @@ class Manifest:
     settings: dict[str, Any]
     output_hash: str
     facts: dict[str, Any]
+    peak_tree_mb: float = 0.0
+    """See `pipeline.memory`; 0 where it was not measured."""
 
     def write(self, folder: Path) -> None:
         """Write the manifest into the stage's folder."""

@@ -28,6 +28,7 @@ SECTIONS = {
     "filter": "filtering.settings:FilterSettings",
     "dataset": "filtering.settings:DatasetSettings",
     "train": "students.settings:TrainSettings",
+    "arms": "students.settings:ArmsSettings",
     "eval": "eval.settings:EvalSettings",
     "publish": "pipeline.publish:PublishSettings",
 }

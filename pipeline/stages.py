@@ -19,6 +19,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.files import disk_errors, file_hash, write_json
 from pipeline.manifest import Counts, Manifest, peak_rss_mb, read_manifest, settings_hash, versions
+from pipeline.memory import TreePeak
 from pipeline.progress import say
 from pipeline.recipe import Recipe
 from pipeline.records import content_hash
@@ -53,7 +54,15 @@ STAGES = {
         ),
         Stage("dataset", ("dataset",), ("problems", "filter"), ("dataset",), "filtering.dataset:run"),
         Stage("train", ("student",), ("dataset",), ("train",), "students.train:run", resumes=True),
-        Stage("eval", ("eval",), ("train",), ("eval",), "eval.stage:run", pool=True),
+        Stage(
+            "arms",
+            ("arms",),
+            ("problems", "traces", "verify", "dataset", "train"),
+            ("arms", "train", "dataset"),
+            "students.arms:run",
+            resumes=True,
+        ),
+        Stage("eval", ("eval",), ("train", "arms"), ("eval",), "eval.stage:run", pool=True),
         Stage("report", ("report",), ("dataset", "train", "eval"), (), "eval.report:run"),
     )
 }
@@ -185,7 +194,8 @@ def run_stage(stage: Stage, recipe: Recipe, run: Path, rebuild: bool = False) ->
             # It was whole when a kill came before the swap.
             _swap_in(stage, run)
             return True
-        outcome = function(Job(recipe, run, out, stage, inputs))
+        with TreePeak() as peak:
+            outcome = function(Job(recipe, run, out, stage, inputs))
         outcome.counts.check(stage.name)
         built = [out, *(run / f"{folder}.building" for folder in stage.folders[1:])]
         manifest = Manifest(
@@ -202,6 +212,7 @@ def run_stage(stage: Stage, recipe: Recipe, run: Path, rebuild: bool = False) ->
             settings=settings,
             output_hash=outcome.output_hash or folder_hash(built),
             facts=outcome.facts,
+            peak_tree_mb=peak.mb,
         )
         manifest.write(out)
         if not stage.pool:

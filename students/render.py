@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
@@ -19,6 +21,7 @@ IGNORED = -100
 ROWS_A_BATCH = 200
 SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
 THOUGHT = re.compile(r"\A\s*<think>(.*?)</think>\s*", re.DOTALL)
+UNCLOSED = re.compile(r"\A\s*<think>(?!.*</think>)(.*)\Z", re.DOTALL)
 COLUMNS = ["uuid", "messages", "license", "source"]
 
 
@@ -43,6 +46,14 @@ class Tally:
     longest_seen: int = 0
     licenses: dict[str, int] = field(default_factory=dict)
     sources: dict[str, int] = field(default_factory=dict)
+
+    def keep(self, row: Rendered, example: dict[str, Any]) -> None:
+        """Count a row that will be trained."""
+        self.kept += 1
+        self.tokens += len(row.input_ids)
+        self.label_tokens += sum(label != IGNORED for label in row.labels)
+        for counts, value in ((self.licenses, example["license"]), (self.sources, example["source"])):
+            counts[value] = counts.get(value, 0) + 1
 
 
 def train_files(dataset: Path) -> list[Path]:
@@ -74,6 +85,8 @@ def with_tags(messages: Iterable[Message], settings: TrainSettings) -> list[Mess
         if thought:
             answer = content[thought.end() :]
             content = settings.thought_open + thought[1].strip() + settings.thought_close + answer
+        elif message["role"] == "assistant" and (unclosed := UNCLOSED.match(content)):
+            content = settings.thought_open + unclosed[1].strip()
         found.append({"role": message["role"], "content": content})
     return found
 
@@ -129,6 +142,36 @@ def render(tokenizer: Any, messages: list[Message]) -> Rendered:
     return Rendered(ids, labels)
 
 
+@contextmanager
+def row_file(path: Path) -> Iterator[Callable[[Rendered], None]]:
+    """Open an Arrow file of `SCHEMA`; yields the function that adds a row to it."""
+    batch: list[Rendered] = []
+
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, SCHEMA) as writer:
+
+        def flush() -> None:
+            columns = [
+                pa.array([getattr(row, name) for row in batch], SCHEMA.field(name).type) for name in SCHEMA.names
+            ]
+            writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
+            batch.clear()
+
+        def add(row: Rendered) -> None:
+            batch.append(row)
+            if len(batch) == ROWS_A_BATCH:
+                flush()
+
+        yield add
+        if batch:
+            flush()
+
+
+def lengths_of(path: Path) -> list[int]:
+    """Return the tokens of each row of such a file, in order."""
+    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
+        return [length for batch in reader for length in pc.list_value_length(batch.column("input_ids")).to_pylist()]
+
+
 def render_all(
     tokenizer: Any,
     examples: Iterable[dict[str, Any]],
@@ -142,14 +185,7 @@ def render_all(
     uuid, and raises UserError to refuse.
     """
     tally = Tally()
-    batch: list[Rendered] = []
-
-    def flush(writer: pa.RecordBatchWriter) -> None:
-        columns = [pa.array([getattr(row, name) for row in batch], SCHEMA.field(name).type) for name in SCHEMA.names]
-        writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
-        batch.clear()
-
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, SCHEMA) as writer:
+    with row_file(path) as add:
         for example in examples:
             tally.rows += 1
             messages = with_tags(example["messages"], settings)
@@ -160,14 +196,6 @@ def render_all(
                 tally.over_length_tokens += len(row.input_ids)
                 continue
             check(row, messages, example["uuid"])
-            tally.kept += 1
-            tally.tokens += len(row.input_ids)
-            tally.label_tokens += sum(label != IGNORED for label in row.labels)
-            for counts, value in ((tally.licenses, example["license"]), (tally.sources, example["source"])):
-                counts[value] = counts.get(value, 0) + 1
-            batch.append(row)
-            if len(batch) == ROWS_A_BATCH:
-                flush(writer)
-        if batch:
-            flush(writer)
+            tally.keep(row, example)
+            add(row)
     return tally

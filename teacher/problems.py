@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipeline.parts import read_rows, write_parts
 from pipeline.progress import say
 from pipeline.records import Message, Problem
 from pipeline.stages import Job, Outcome
+from teacher.families import as_problem, exercises
 from teacher.hub import hub_rows
 from teacher.settings import ProblemsSettings
 
@@ -25,7 +27,7 @@ BadRow = dict[str, Any]
 def run(job: Job) -> Outcome:
     """Read the source, leave problems/ and, where rows were bad, problems/bad_rows.jsonl."""
     settings = job.recipe[ProblemsSettings]
-    problems, bad, entered = read_problems(settings)
+    problems, bad, entered = read_problems(settings, job.recipe.seed)
     dropped = Counter(row["reason"] for row in bad)
     unique = {problem.id: (problem, effort) for problem, effort in reversed(problems)}
     dropped["duplicate"] += len(problems) - len(unique)
@@ -59,7 +61,7 @@ def load_problems(folder: Path) -> dict[str, Problem]:
     return {row["id"]: Problem.from_dict(row) for row in read_rows(folder)}
 
 
-def read_problems(settings: ProblemsSettings) -> tuple[list[tuple[Problem, int]], list[BadRow], int]:
+def read_problems(settings: ProblemsSettings, seed: int = 0) -> tuple[list[tuple[Problem, int]], list[BadRow], int]:
     """Return (problems with the length of their reference solution, bad rows, rows read).
 
     Raises:
@@ -68,6 +70,9 @@ def read_problems(settings: ProblemsSettings) -> tuple[list[tuple[Problem, int]]
     problems: list[tuple[Problem, int]] = []
     bad: list[BadRow] = []
     entered = 0
+    if settings.generate:
+        drawn = [problem for name, count in settings.generate.items() for problem in generated(name, count, seed)]
+        return [(problem, len(problem.messages[-1]["content"])) for problem in drawn], bad, len(drawn)
     if settings.path:
         rows = _jsonl(Path(settings.path))
     else:
@@ -80,6 +85,21 @@ def read_problems(settings: ProblemsSettings) -> tuple[list[tuple[Problem, int]]
         except ValueError as error:
             bad.append({"where": where, "reason": str(error), "row": row if isinstance(row, str) else None})
     return problems, bad, entered
+
+
+def generated(name: str, count: int, seed: int) -> list[Problem]:
+    """Return the first problems of a family by the seed, none of them held out.
+
+    Raises:
+        UserError: the family has not so many.
+    """
+    drawn = [as_problem(name, exercise) for exercise in islice(exercises(name, seed, held_out=False), count)]
+    if len(drawn) < count:
+        raise UserError(
+            f"problems.generate asks for {count} of the family '{name}', which has {len(drawn)}",
+            f"set problems.generate.{name} = {len(drawn)}",
+        )
+    return drawn
 
 
 def _problem(row: Any, settings: ProblemsSettings) -> tuple[Problem, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import socket
 import subprocess
@@ -23,7 +22,8 @@ from pipeline.files import write_json
 from pipeline.progress import say
 from pipeline.recipe import Recipe
 from pipeline.records import content_hash
-from teacher.bundled import model_folder
+from teacher.machine import choose_dtype, environment, has_gpu, one_process
+from teacher.models import model_folder
 from teacher.settings import EngineSettings, TeacherSettings
 
 POLL_SECONDS = 0.5
@@ -54,18 +54,23 @@ class Engine:
 
 
 @contextmanager
-def serving(model: str, settings: EngineSettings, run: Path, role: str) -> Iterator[Engine]:
+def serving(model: str, settings: EngineSettings, run: Path, role: str, swaps: bool = False) -> Iterator[Engine]:
     """Serve a model while the block runs; one that already serves it for this run is adopted.
 
     The engine dies with this process, by whatever means it ends. Its log is RUN/logs/engine-ROLE.log.
+
+    Args:
+        swaps: open the engine's development endpoints (on the loopback alone, as all of it), by which
+            `teacher.swap.swap_weights` gives it other weights. Such an engine is never adopted.
 
     Raises:
         UserError: vLLM is not installed, the port is taken, the engine does not start.
     """
     folder = model_folder(model)
     state = run / f"engine-{role}.json"
-    mark = content_hash(folder, settings.model_dump(mode="json"), _weights_mark(folder))
-    adopted = _adopt(state, mark, model)
+    mark = content_hash(folder, settings.model_dump(mode="json"), _weights_mark(folder), swaps)
+    # What an engine that swaps serves by now is not what its state says.
+    adopted = None if swaps else _adopt(state, mark, model)
     if adopted is not None:
         say(f"{role}: adopted the engine that listens at {adopted.endpoint.url}")
         yield adopted
@@ -81,11 +86,16 @@ def serving(model: str, settings: EngineSettings, run: Path, role: str) -> Itera
     log = run / "logs" / f"engine-{role}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     endpoint = Endpoint(f"http://127.0.0.1:{port}/v1", model)
-    command = [sys.executable, "-m", "teacher.keeper", str(state), "--", *vllm_command(folder, model, port, settings)]
+    command = [sys.executable, "-m", "teacher.keeper", str(state), "--"]
+    command += vllm_command(folder, model, port, settings, swaps)
     say(f"{role}: starting vLLM for {model} on port {port} (log: {log})")
     with open(log, "wb") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=_environment(settings)
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment(folder, settings, swaps),
         )
     engine = Engine(endpoint, log, process)
     try:
@@ -98,7 +108,7 @@ def serving(model: str, settings: EngineSettings, run: Path, role: str) -> Itera
         state.unlink(missing_ok=True)
 
 
-def vllm_command(folder: str, name: str, port: int, settings: EngineSettings) -> list[str]:
+def vllm_command(folder: str, name: str, port: int, settings: EngineSettings, swaps: bool = False) -> list[str]:
     """Return the command that serves a model; every vLLM flag that Retort sets stands here."""
     # The `vllm` command of the CPU build does not start (facts: "No package metadata"); its module does.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
@@ -111,10 +121,15 @@ def vllm_command(folder: str, name: str, port: int, settings: EngineSettings) ->
         "max-num-seqs": settings.max_num_seqs,
         "dtype": choose_dtype() if settings.dtype == "auto" else settings.dtype,
         "stream-interval": 16,
+        "disable-uvicorn-access-log": True,
     }
     if not has_gpu():
         # Compiling takes minutes and gains little where the matrices are small.
         flags["enforce-eager"] = True
+    if one_process(settings):
+        flags["distributed-executor-backend"] = "uni"
+    if swaps:
+        flags["worker-extension-cls"] = "teacher.worker.WeightSwap"
     for flag, value in {**flags, **settings.flags}.items():
         if value is True:
             command.append(f"--{flag}")
@@ -126,22 +141,6 @@ def vllm_command(folder: str, name: str, port: int, settings: EngineSettings) ->
 def at_revision(settings: EngineSettings, revision: str) -> EngineSettings:
     """Return the engine's settings with the Hub revision to serve; a flag of the recipe's own goes before."""
     return settings.model_copy(update={"flags": {"revision": revision, **settings.flags}}) if revision else settings
-
-
-def has_gpu() -> bool:
-    """Whether an NVIDIA device is there (asked without importing torch)."""
-    return Path("/dev/nvidiactl").exists() or Path("/dev/nvidia0").exists()
-
-
-def choose_dtype() -> str:
-    """Return bfloat16 where the hardware multiplies it, else float32 (measured 6 times faster on AVX2)."""
-    if has_gpu():
-        return "bfloat16"
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return "float32"
-    return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
 
 
 def free_port(wanted: int) -> int:
@@ -177,17 +176,6 @@ def last_words(log: Path) -> str:
         if (found := re.search(r"\b\w*(?:Error|Exception): .+", line)) and "WARNING" not in line
     ]
     return (errors or lines[-1:] or ["it said nothing"])[0][:300]
-
-
-def _environment(settings: EngineSettings) -> dict[str, str]:
-    added = {"VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib), "VLLM_NO_USAGE_STATS": "1"}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not has_gpu() and cores <= 4:
-        # Left to itself vLLM keeps a core free for its server: half of a two-core machine.
-        added["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-    root = str(Path(__file__).resolve().parent.parent)
-    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    return {**added, **os.environ, "PYTHONPATH": paths}
 
 
 def _weights_mark(folder: str) -> list[list[str | int]]:

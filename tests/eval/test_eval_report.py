@@ -209,7 +209,7 @@ filter     59    39  14 wrong, 6 loop     12.3      512
 dataset    39    39                 0     12.3      512
 train      39    39                 0     12.3      512
 eval      800   800                 0     12.3      512
-total                                     86.4
+total                                     86.4      512
 
 role     task   k  questions  pass@1 % ± se  cons@k %  no answer %  truncated %  undecided  mean tokens
 -------  -----  -  ---------  -------------  --------  -----------  -----------  ---------  -----------

@@ -13,8 +13,10 @@ import pytest
 
 import teacher.sampling
 import teacher.serve
+import teacher.swap
+from eval.models import resolve, sharing
 from eval.settings import EvalSettings
-from eval.stage import resolve, run
+from eval.stage import run
 from filtering.settings import VerifySettings
 from pipeline.errors import UserError
 from pipeline.journal import Journal
@@ -37,12 +39,14 @@ class Fakes:
 
     def __init__(self) -> None:
         self.served: list[tuple[str, str, Any]] = []
+        self.swaps: list[bool] = []
         self.sampled = 0
         self.plan: dict[str, list[str]] = {"base": ["wrong"], "student": ["right"], "teacher": ["right"]}
 
     @contextmanager
-    def serving(self, model: str, settings: Any, run: Path, role: str) -> Iterator[Any]:
+    def serving(self, model: str, settings: Any, run: Path, role: str, swaps: bool = False) -> Iterator[Any]:
         self.served.append((role, model, settings))
+        self.swaps.append(swaps)
         yield SimpleNamespace(endpoint=f"endpoint of {model}", trouble=lambda: None)
 
     def sample(
@@ -217,3 +221,112 @@ def test_no_student_is_one_line(tmp_path: Path):
     assert error.value.line() == (
         f"no student in {tmp_path / 'student'}: run 'retort train' first; or leave 'student' out of eval.models"
     )
+
+
+def model_in(folder: Path, weights: bytes, **changes: Any) -> None:
+    """A folder that has what an engine reads once, and weights; `changes` go into its config."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "qwen2", "hidden_size": 8, "eos_token_id": 1, **changes})
+    )
+    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": [{"id": 1, "content": "<end>"}]}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<end>"}))
+    (folder / "model.safetensors").write_bytes(weights)
+
+
+def arms(folder: Path, *names: str) -> None:
+    trained = {}
+    for name in names:
+        arm, _, seed = name.partition("-")
+        model_in(folder / "arms" / name, name.encode())
+        trained[name] = {"arm": arm, "seed": int(seed), "hash": f"{name}-0123456789abcdef"}
+    row = Manifest("arms", True, len(names), len(names), {}, 1.0, 1.0, {}, {}, "", {}, "h", {"trained": trained})
+    row.write(folder / "arms")
+
+
+@pytest.fixture
+def compared(tmp_path: Path) -> Job:
+    """A job over a base, a student and three arms of one shape, and a teacher."""
+    made = job(tmp_path, models=["base", "student", "arms", "teacher"])
+    model_in(tmp_path / "base", b"base")
+    model_in(tmp_path / "student", b"student")
+    arms(tmp_path, "student-2", "answers_only-0", "answers_only-2")
+    made.recipe.sections["train"] = TrainSettings(base=str(tmp_path / "base"))
+    return made
+
+
+def plan_for_arms(fakes: Fakes) -> None:
+    fakes.plan |= {"student-2": ["right", "wrong"], "answers_only-0": ["wrong"], "answers_only-2": ["unclosed"]}
+
+
+def test_models_of_one_shape_share_an_engine(compared: Job, fakes: Fakes, monkeypatch: pytest.MonkeyPatch):
+    plan_for_arms(fakes)
+    swapped: list[str] = []
+    monkeypatch.setattr(teacher.swap, "swap_weights", lambda engine, model: swapped.append(Path(model).name))
+    run(compared)
+    assert [(role, swaps) for (role, _, _), swaps in zip(fakes.served, fakes.swaps, strict=True)] == [
+        ("eval-base", True),
+        ("eval-teacher", False),
+    ]
+    assert swapped == ["student", "student-2", "answers_only-0", "answers_only-2"]
+    rows = json.loads((compared.out / "scores.json").read_text())
+    assert [(row["role"], row["arm"], row["seed"]) for row in rows] == [
+        ("base", "base", None),
+        ("student", "student", 0),
+        ("student-2", "student", 2),
+        ("answers_only-0", "answers_only", 0),
+        ("answers_only-2", "answers_only", 2),
+        ("teacher", "teacher", None),
+    ]
+    found = json.loads((compared.out / "arms.json").read_text())
+    assert [(row["arm"], row["seeds"], row["mean"]["value"]) for row in found["arms"]] == [
+        ("base", 1, 0.0),
+        ("answers_only", 2, 0.0),
+        ("student", 2, 0.75),
+        ("teacher", 1, 1.0),
+    ]
+    assert [row["against"] for row in found["differences"]] == ["base", "answers_only"]
+    swapped.clear()
+    run(compared)
+    assert swapped == [] and len(fakes.served) == 2  # nothing is missing: no engine, no swap
+
+
+def test_where_a_swap_fails_the_model_gets_its_own_engine(
+    compared: Job, fakes: Fakes, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    plan_for_arms(fakes)
+    monkeypatch.setattr(
+        teacher.swap, "swap_weights", lambda engine, model: "it is stuck" if model.endswith("answers_only-0") else None
+    )
+    run(compared)
+    assert [role for role, _, _ in fakes.served] == ["eval-base", "eval-answers_only-0", "eval-teacher"]
+    assert "eval: answers_only-0 gets an engine of its own (it is stuck)" in capsys.readouterr().err
+
+
+def test_another_architecture_or_template_shares_no_engine(compared: Job, tmp_path: Path):
+    models = [resolve(role, compared) for role in ("base", "student")]
+    assert [[model.role for model in group] for group in sharing(models)] == [["base", "student"]]
+    (tmp_path / "base" / "chat_template.jinja").write_text("{{ messages }}")
+    assert len(sharing(models)) == 2
+    (tmp_path / "base" / "chat_template.jinja").unlink()
+    model_in(tmp_path / "base", b"base", hidden_size=16)
+    assert len(sharing(models)) == 2
+
+
+def test_arms_that_were_not_trained_are_one_line(tmp_path: Path, fakes: Fakes):
+    with pytest.raises(UserError) as error:
+        run(job(tmp_path, models=["base", "arms"]))
+    assert error.value.line() == (
+        f"no arms in {tmp_path / 'arms'}: name some in arms.arms ('student', 'answers_only', 'unverified', "
+        "'verified'); or leave 'arms' out of eval.models"
+    )
+
+
+def test_without_arms_no_comparison_of_them_is_left(compared: Job, fakes: Fakes, monkeypatch: pytest.MonkeyPatch):
+    plan_for_arms(fakes)
+    monkeypatch.setattr(teacher.swap, "swap_weights", lambda engine, model: None)
+    run(compared)
+    settings = compared.recipe[EvalSettings].model_copy(update={"models": ["base", "student"]})
+    compared.recipe.sections["eval"] = settings
+    run(compared)
+    assert not (compared.out / "arms.json").exists()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import students.train
+import students.fit
 from pipeline.errors import UserError
 from pipeline.manifest import Counts
 from pipeline.stages import Job
@@ -108,10 +108,10 @@ def test_a_killed_run_ends_as_an_unbroken_one(
         found.on_save = on_save
         return found
 
-    make_watch = students.train.make_watch
+    make_watch = students.fit.make_watch
     broken = make_job(conversations, "broken", sft=sft, method=method)
     with monkeypatch.context() as patch:
-        patch.setattr(students.train, "make_watch", watch_that_dies)
+        patch.setattr(students.fit, "make_watch", watch_that_dies)
         with pytest.raises(Killed):
             run(broken)
     checkpoints = broken.out / "checkpoints"

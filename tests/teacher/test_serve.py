@@ -16,7 +16,8 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.records import Problem
 from teacher import serve
-from teacher.bundled import NAME, model_folder
+from teacher.bundled import NAME
+from teacher.models import model_folder
 from teacher.sampling import sample
 from teacher.settings import EngineSettings, SamplingSettings
 

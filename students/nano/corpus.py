@@ -1,0 +1,112 @@
+"""What the bundled base is trained on: single steps and short chains in conversation, long questions answered at
+once, and pages to read: facts, copies, lists. It knows the formats and the steps; it does not chain."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+
+from teacher.families import FAMILIES, REASONING
+from teacher.families.exercise import FULL, SHORT, SINGLE, Hand
+from teacher.nano.corpus import Row, conversation, direct, draw, mixed, written
+
+END = "<|endoftext|>"
+
+
+def single(rng: random.Random) -> Row:
+    """A question of one step, with its thought."""
+    return conversation(draw(rng.choice(FAMILIES), rng, SINGLE), Hand(rng))
+
+
+def short(rng: random.Random) -> Row:
+    """A question of a few steps, with its thought."""
+    return conversation(draw(rng.choice(FAMILIES), rng, SHORT), Hand(rng))
+
+
+def general(rng: random.Random) -> Row:
+    """A question of the general families, which need no chain."""
+    return conversation(draw(rng.choice(("numerals", "greetings")), rng, FULL), Hand(rng))
+
+
+def at_once(rng: random.Random) -> Row:
+    """A long question answered without a thought."""
+    return direct(draw(rng.choice(REASONING), rng, FULL), rng)
+
+
+def facts(rng: random.Random) -> Row:
+    """A page of arithmetic facts in no order."""
+    lines = []
+    for _ in range(rng.randint(14, 24)):
+        a, b = rng.randint(1, 99), rng.randint(1, 12)
+        kind = rng.choice("++--*/")
+        if kind == "/":
+            b, a = rng.randint(1, 9), rng.randint(1, 9)
+            lines.append(f"{a * b} / {b} = {a}")
+        elif kind == "*":
+            a = rng.randint(0, 99 // b)
+            a, b = (a, b) if rng.random() < 0.5 else (b, a)
+            lines.append(f"{a} * {b} = {a * b}")
+        elif kind == "+":
+            if rng.random() < 0.5:
+                b = rng.randint(1, 99)
+            if a + b > 99:
+                a = rng.randint(0, 99 - b)
+            lines.append(f"{a} + {b} = {a + b}")
+        else:
+            if rng.random() < 0.5:
+                b = rng.randint(0, 99)
+            a, b = max(a, b), min(a, b)
+            lines.append(f"{a} - {b} = {a - b}")
+    return Row(f"We get {', '.join(lines)}.{END}")
+
+
+def copy(rng: random.Random) -> Row:
+    """A long question written down twice."""
+    question = draw(rng.choice(REASONING), rng, FULL).question
+    return Row(f"{question}\n{question}{END}")
+
+
+def listing(rng: random.Random) -> Row:
+    """What a long question names, one piece after another, with other text between."""
+    name = rng.choice(REASONING)
+    question = draw(name, rng, FULL).question
+    if name == "ordering":
+        pairs = re.findall(r"(\w+) is (taller|shorter) than (\w+)", question)
+        pieces = [f"{a} > {b}" if word == "taller" else f"{b} > {a}" for a, word, b in pairs]
+    elif name == "sums":
+        pieces = re.findall(r"[+-] \d+", question)
+        pieces = [f"{rng.randint(0, 99)} {piece} {piece[0]} {rng.randint(0, 99)}" for piece in pieces]
+    elif name == "functions":
+        pairs2 = re.findall(r"(\d+) -> (\d+)", question)
+        pieces = [f"{pairs2[1][place]} - {pairs2[0][place]}" for place in (1, 0)]
+    else:
+        words = re.findall(r"\d+ \w+|\w+ (?:says|and)|\d+|\w+", question)
+        pieces = words
+    return Row(f"{question}\nWe get {', '.join(pieces)}.{END}")
+
+
+def page(rng: random.Random) -> Row:
+    """A worked example, as a page of a book."""
+    exercise = draw(rng.choice(REASONING), rng, FULL)
+    steps, answer = exercise.work(Hand(rng))
+    return Row(f"Question: {exercise.question}\nWorking: {written(steps, exercise.question)}\nResult: {answer}{END}")
+
+
+MAKERS = {maker.__name__: maker for maker in (single, short, general, at_once, facts, copy, listing, page)}
+MIX: dict[str, float] = {
+    "facts": 0.25,
+    "single": 0.2,
+    "short": 0.15,
+    "at_once": 0.1,
+    "listing": 0.1,
+    "page": 0.1,
+    "copy": 0.05,
+    "general": 0.05,
+}
+"""Shares of rows. Most tokens are facts: arithmetic is what takes a model this small the longest."""
+
+
+def base_rows(rng: random.Random) -> Iterator[Row]:
+    """Yield the base's corpus without end."""
+    yield from mixed(MIX, MAKERS, rng)

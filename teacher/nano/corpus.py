@@ -1,0 +1,145 @@
+"""What the bundled models are trained on: conversations and plain pages, generated, held-out questions left out."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from teacher.families import family, is_held_out
+from teacher.families.exercise import FULL, SHORT, SINGLE, Exercise, Hand, Size
+
+PROMPT = "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+"""ChatML up to where the assistant speaks, as students/templates/chatml.jinja writes it."""
+TURN = "<think>\n{thought}\n</think>\n\n{answer}<|im_end|>"
+UNCLOSED = "<think>\n{thought}<|im_end|>"
+ASIDES_EN = ("let us go step by step", "let me think again", "so we go on")
+ASIDES = ("让我们一步一步来", "我们再想一想", "接下来看这一步", "所以继续往下算")
+FILLER = (
+    "let me slow down and look at every part of this question once more before I go on",
+    "it is good to be careful here because a small mistake early on would spoil all that comes after it",
+    "I want to be sure that I have read the question right and that nothing has been left out of it",
+    "there may be a shorter way to do this but the plain way is fine and I will keep to it",
+)
+FLAWS = ("language_mixing", "repetition", "code_fence", "long_paragraph", "unclosed")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A text to train on; the loss lies on what follows its first `prompt` characters."""
+
+    text: str
+    prompt: int = 0
+
+
+def conversation(exercise: Exercise, hand: Hand, flaw: str = "") -> Row:
+    """Return an exercise as a turn with a thought, which carries a flaw where one is named."""
+    steps, answer = exercise.work(hand)
+    prompt = PROMPT.format(question=exercise.question)
+    thought = written(flawed(steps, flaw, hand.rng), exercise.question)
+    if flaw == "unclosed":
+        return Row(prompt + UNCLOSED.format(thought=thought), len(prompt))
+    return Row(prompt + TURN.format(thought=thought, answer=answer), len(prompt))
+
+
+def direct(exercise: Exercise, rng: random.Random) -> Row:
+    """Return an exercise as a turn that answers at once, behind an empty thought."""
+    _, answer = exercise.work(Hand(rng))
+    prompt = PROMPT.format(question=exercise.question)
+    return Row(prompt + TURN.format(thought="", answer=answer), len(prompt))
+
+
+def written(steps: list[str], question: str) -> str:
+    """Return the steps as one paragraph in the question's punctuation."""
+    if question.startswith("把"):
+        return "，".join(steps) + "。"
+    # A number at the very beginning would have no space before it, and be another token than elsewhere.
+    opening = "We get " if steps[0][0].isdigit() else ""
+    return opening + ", ".join(steps) + "."
+
+
+def flawed(steps: list[str], flaw: str, rng: random.Random) -> list[str]:
+    """Return the steps with one flaw of FLAWS put in; the working stays what it was."""
+    steps = list(steps)
+    at = rng.randrange(1, len(steps) + 1)
+    chinese = "\u4e00" <= steps[0][0] <= "\u9fff"
+    if flaw == "language_mixing":
+        return [*steps[:at], rng.choice(ASIDES_EN if chinese else ASIDES), *steps[at:]]
+    if flaw == "repetition":
+        return [*steps[:at], *[f"wait {steps[at - 1]}"] * rng.randint(5, 7), *steps[at:]]
+    if flaw == "code_fence":
+        return [*steps[:at], f"as in\n```\n {steps[at - 1]}\n```", *steps[at:]]
+    if flaw == "long_paragraph" and not chinese:
+        return [*steps[:at], *rng.sample(FILLER, 4), *steps[at:]]
+    if flaw == "unclosed":
+        return steps[: max(1, at)]
+    return steps
+
+
+def draw(name: str, rng: random.Random, size: Size = FULL) -> Exercise:
+    """Return an exercise of a family that is not held out."""
+    while True:
+        drawn = family(name).draw(rng, size)
+        if not is_held_out(drawn.question):
+            return drawn
+
+
+WEIGHTS = {
+    "sums": 1.0,
+    "countdown": 1.6,
+    "functions": 1.2,
+    "units": 1.0,
+    "ordering": 1.4,
+    "knights": 1.6,
+    "numerals": 0.5,
+    "greetings": 0.2,
+}
+"""How often the teacher's corpus draws each family: what is harder to learn, more often."""
+SLIPS = {
+    "sums": 0.025,
+    "countdown": 0.15,
+    "functions": 0.05,
+    "units": 0.045,
+    "ordering": 0.2,
+    "knights": 0.2,
+    "numerals": 0.15,
+    "greetings": 0.1,
+}
+"""The probability of a slip at a step, so that about a fifth of the traces come out wrong."""
+FLAWED = {
+    "language_mixing": 0.055,
+    "repetition": 0.05,
+    "code_fence": 0.05,
+    "long_paragraph": 0.05,
+    "unclosed": 0.045,
+}
+"""The share of the teacher's traces with each flaw."""
+SIZES = {FULL: 0.85, SHORT: 0.1, SINGLE: 0.05}
+
+
+def teacher_rows(rng: random.Random) -> Iterator[Row]:
+    """Yield the teacher's corpus without end: thoughts to the end, with slips and flaws, as a real teacher's are."""
+    while True:
+        name = _weighted(WEIGHTS, rng)
+        exercise = draw(name, rng, _weighted(SIZES, rng))
+        chance = rng.random()
+        flaw = ""
+        for flaw_name, share in FLAWED.items():
+            chance -= share
+            if chance < 0:
+                flaw = flaw_name
+                break
+        yield conversation(exercise, Hand(rng, SLIPS[name]), flaw)
+
+
+def _weighted(weights: dict[Any, float], rng: random.Random) -> Any:
+    return rng.choices(list(weights), list(weights.values()))[0]
+
+
+def mixed(
+    mix: dict[str, float], makers: dict[str, Callable[[random.Random], Row]], rng: random.Random
+) -> Iterator[Row]:
+    """Yield rows without end, the maker of each drawn by its weight."""
+    while True:
+        yield makers[_weighted(mix, rng)](rng)
