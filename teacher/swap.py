@@ -15,8 +15,8 @@ from teacher.serve import Engine
 TIMEOUT_S = 600.0
 FREE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache"}
 STOPS = {"eos_token_id", "bos_token_id", "pad_token_id"}
-GIVEN = {"temperature", "top_p", "do_sample", "_from_model_config"}
-"""What requests always carry, of a generation_config.json."""
+DEFAULTS = ("top_k", "min_p", "repetition_penalty", "max_new_tokens")
+"""What vLLM takes from a generation_config.json where a request is silent; requests always give the rest."""
 
 
 def shape_of(model: str) -> str | None:
@@ -42,11 +42,7 @@ def shape_of(model: str) -> str | None:
         {key: value for key, value in tokenizer.items() if key not in ("padding", "truncation")},
         template.read_text() if template.exists() else settings.get("chat_template"),
         sorted({*(stops if isinstance(stops, list) else [stops]), tokens.get(eos)} - {None}),
-        []
-        if generation is config
-        else sorted(
-            (key, value) for key, value in generation.items() if key not in FREE | STOPS | GIVEN and value is not None
-        ),
+        [None if generation is config else generation.get(name) for name in DEFAULTS],
     )
 
 

@@ -20,7 +20,7 @@ THRESHOLDS: dict[str, dict[str, Any]] = {
     "language_mixing": {},
     "repetition": {"ngram": 5, "max_repeats": 3},
     "code_fence": {},
-    "long_paragraph": {"max_chars": 320},
+    "long_paragraph": {"max_chars": 400},
     "thought_unclosed": {},
 }
 """The rules by which flaws are counted, as recipes/demo.toml sets them."""

@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Iterator
 
-from teacher.families.exercise import FULL, Exercise, Hand, Size, Worked
+from teacher.families.exercise import FULL, TURNING, Exercise, Hand, Size, Worked
 
 NAME = "countdown"
 DOMAIN = "math"
@@ -66,8 +66,8 @@ def _work(numbers: list[int], target: int, hand: Hand) -> Worked:
         answer = expression
         *first, last = shown
         if first and first[0] != before:
+            steps.append(f"{TURNING}{first[0]}" if before else first[0])
             before = first[0]
-            steps.append(before)
         found = hand.yes(result == target) if result == target or hand.rng.random() < 0.1 else False
         steps.append(f"{last} {'yes' if found else 'no'}")
         if found:

@@ -38,6 +38,8 @@ Size = int
 SINGLE, SHORT, FULL = 1, 2, 3
 """How long an exercise is: one step, a few, or as long as the family asks."""
 
+TURNING = "Or "
+"""What a step begins with that tries another way: a thought begins a new paragraph there."""
 Worked = tuple[list[str], str]
 """The steps of a thought, and the answer."""
 

@@ -17,7 +17,8 @@ def draw(rng: random.Random, size: Size = FULL) -> Exercise:
     count = rng.randint(*TERMS[size])
     # A shorter one begins anywhere, so that every single step of a chain can be met.
     first = rng.randint(1, 20 if size == FULL else 99)
-    total, terms = first, []
+    total = first
+    terms: list[int] = []
     while len(terms) < count - 1:
         term = rng.choice((-1, 1)) * rng.randint(1, 9)
         if 0 <= total + term <= 99:

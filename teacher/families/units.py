@@ -29,7 +29,8 @@ def draw(rng: random.Random, size: Size = FULL) -> Exercise:
         amounts = [rng.randint(1, 9) for _ in names]
         if size == SINGLE:
             amounts = [rng.randint(1, 9)]
-        if _total(amounts, factors) <= LARGEST:
+        # "12 quarters" as an answer could mean a number of fourths.
+        if _total(amounts, factors) <= LARGEST and names[-1] != "quarters":
             break
     parts = [f"{amount} {name}" for amount, name in zip(amounts, names, strict=False)]
     listed = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + f" and {parts[-1]}"

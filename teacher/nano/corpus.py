@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from teacher.families import family, is_held_out
-from teacher.families.exercise import FULL, SHORT, SINGLE, Exercise, Hand, Size
+from teacher.families.exercise import FULL, SHORT, SINGLE, TURNING, Exercise, Hand, Size
 
 PROMPT = "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
 """ChatML up to where the assistant speaks, as students/templates/chatml.jinja writes it."""
@@ -20,6 +20,7 @@ FILLER = (
     "let me slow down and look at every part of this question once more before I go on",
     "it is good to be careful here because a small mistake early on would spoil all that comes after it",
     "I want to be sure that I have read the question right and that nothing has been left out of it",
+    "if I lose the thread here I will have to begin again from the very start of it all",
     "there may be a shorter way to do this but the plain way is fine and I will keep to it",
 )
 FLAWS = ("language_mixing", "repetition", "code_fence", "long_paragraph", "unclosed")
@@ -51,12 +52,12 @@ def direct(exercise: Exercise, rng: random.Random) -> Row:
 
 
 def written(steps: list[str], question: str) -> str:
-    """Return the steps as one paragraph in the question's punctuation."""
+    """Return the steps in the question's punctuation; one that begins anew begins a paragraph."""
     if question.startswith("把"):
         return "，".join(steps) + "。"
     # A number at the very beginning would have no space before it, and be another token than elsewhere.
     opening = "We get " if steps[0][0].isdigit() else ""
-    return opening + ", ".join(steps) + "."
+    return (opening + ", ".join(steps) + ".").replace(f", {TURNING}", f".\n\n{TURNING}")
 
 
 def flawed(steps: list[str], flaw: str, rng: random.Random) -> list[str]:
@@ -67,11 +68,11 @@ def flawed(steps: list[str], flaw: str, rng: random.Random) -> list[str]:
     if flaw == "language_mixing":
         return [*steps[:at], rng.choice(ASIDES_EN if chinese else ASIDES), *steps[at:]]
     if flaw == "repetition":
-        return [*steps[:at], *[f"wait {steps[at - 1]}"] * rng.randint(5, 7), *steps[at:]]
+        return [*steps[:at], *[f"wait {steps[at - 1]}"] * rng.randint(4, 5), *steps[at:]]
     if flaw == "code_fence":
         return [*steps[:at], f"as in\n```\n {steps[at - 1]}\n```", *steps[at:]]
     if flaw == "long_paragraph" and not chinese:
-        return [*steps[:at], *rng.sample(FILLER, 4), *steps[at:]]
+        return [*steps[:at], *rng.sample(FILLER, 5), *steps[at:]]
     if flaw == "unclosed":
         return steps[: max(1, at)]
     return steps
@@ -138,7 +139,7 @@ def _weighted(weights: dict[Any, float], rng: random.Random) -> Any:
 
 
 def mixed(
-    mix: dict[str, float], makers: dict[str, Callable[[random.Random], Row]], rng: random.Random
+    mix: dict[str, float], makers: Mapping[str, Callable[[random.Random], Row]], rng: random.Random
 ) -> Iterator[Row]:
     """Yield rows without end, the maker of each drawn by its weight."""
     while True:

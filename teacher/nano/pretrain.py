@@ -47,15 +47,20 @@ def train(
     seed: int,
     out: Path,
     name: str,
+    stop: int | None = None,
 ) -> dict[str, Any]:
-    """Train a model in place and return what it took: tokens, steps, seconds, the last losses.
+    """Train a model in place and return what it took: tokens, steps, seconds, the running mean of the loss.
 
-    Checkpoints lie in `out`; a run that was cut short goes on from its last one, with the rows it would have seen.
+    The checkpoint lies in `out`; a run that was cut short goes on from it, with the rows it would have seen.
+
+    Args:
+        name: what progress lines begin with.
+        stop: leave off after so many tokens instead of the plan's.
     """
     import torch
 
-    muon, adamw = _optimizers(model, plan)
-    state = {"tokens": 0, "steps": 0, "seconds": 0.0, "chunk": 0, "place": 0, "loss": 0.0}
+    muon, adamw = optimizers(model, plan)
+    state: dict[str, Any] = {"tokens": 0, "steps": 0, "seconds": 0.0, "chunk": 0, "place": 0, "loss": 0.0}
     saved = out / "checkpoint.pt"
     if saved.exists():
         held = torch.load(saved, weights_only=False)
@@ -64,47 +69,58 @@ def train(
         adamw.load_state_dict(held["adamw"])
         state = held["state"]
         say(f"{name}: going on from {state['tokens'] / 1e6:.1f}M tokens")
-    begun = last_saved = last_said = time.monotonic() - state["seconds"]
     last_saved = last_said = time.monotonic()
+    begun = last_saved - state["seconds"]
     model.train()
-    smooth = state["loss"]
-    while state["tokens"] < plan.tokens:
-        batches = _batches(tokenizer, rows, seed, state["chunk"], plan.batch_tokens)
-        while state["place"] < len(batches) and state["tokens"] < plan.tokens:
-            ids, labels, count = batches[state["place"]]
+    while state["tokens"] < (stop or plan.tokens):
+        chunk = batches(tokenizer, rows, seed, state["chunk"], plan.batch_tokens)
+        if state["place"] == len(chunk):
+            state.update(chunk=state["chunk"] + 1, place=0)
+            continue
+        for ids, labels, count in chunk[state["place"] :]:
+            if state["tokens"] >= (stop or plan.tokens):
+                break
             rate = _rate(state["tokens"] / plan.tokens, state["steps"], plan)
             for optimizer, peak in ((muon, plan.muon_lr), (adamw, plan.adamw_lr)):
                 for group in optimizer.param_groups:
                     group["lr"] = peak * rate
-            hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-            wanted = labels[:, 1:] != IGNORED
-            loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[wanted]), labels[:, 1:][wanted])
+            loss = loss_of(model, ids, labels)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            muon.step()
-            adamw.step()
-            muon.zero_grad()
-            adamw.zero_grad()
-            smooth = loss.item() if not smooth else 0.98 * smooth + 0.02 * loss.item()
-            state.update(tokens=state["tokens"] + count, steps=state["steps"] + 1, place=state["place"] + 1)
+            for optimizer in (muon, adamw):
+                optimizer.step()
+                optimizer.zero_grad()
             now = time.monotonic()
-            state.update(seconds=now - begun, loss=smooth)
+            state["loss"] = loss.item() if not state["steps"] else 0.98 * state["loss"] + 0.02 * loss.item()
+            state["tokens"] += count
+            state["steps"] += 1
+            state["place"] += 1
+            state["seconds"] = now - begun
             if now - last_said > 30:
                 last_said = now
                 say(
-                    f"{name}: {state['tokens'] / 1e6:.2f}M of {plan.tokens / 1e6:.0f}M tokens, loss {smooth:.3f}, "
+                    f"{name}: {state['tokens'] / 1e6:.2f}M of {plan.tokens / 1e6:g}M tokens, loss {state['loss']:.3f}, "
                     f"{state['tokens'] / state['seconds']:.0f} tokens/s"
                 )
             if now - last_saved > plan.checkpoint_s:
                 last_saved = now
                 _save(saved, model, muon, adamw, state)
-        else:
-            if state["place"] >= len(batches):
-                state.update(chunk=state["chunk"] + 1, place=0)
-    out.mkdir(parents=True, exist_ok=True)
     _save(saved, model, muon, adamw, state)
     model.eval()
     return state
+
+
+def loss_of(model: Any, ids: Any, labels: Any) -> Any:
+    """Return the mean loss of a batch over its labels.
+
+    Rows are padded at their end and attention looks back only, so that no mask is needed; logits are
+    computed where there is a label alone.
+    """
+    import torch
+
+    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+    wanted = labels[:, 1:] != IGNORED
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden[wanted]), labels[:, 1:][wanted])
 
 
 def _save(path: Path, model: Any, muon: Any, adamw: Any, state: dict[str, Any]) -> None:
@@ -117,10 +133,12 @@ def _save(path: Path, model: Any, muon: Any, adamw: Any, state: dict[str, Any]) 
         )
 
 
-def _optimizers(model: Any, plan: Plan) -> tuple[Any, Any]:
+def optimizers(model: Any, plan: Plan) -> tuple[Any, Any]:
+    """Return Muon for the inner matrices and AdamW for embeddings, norms, the router and the experts' stacks."""
     import torch
 
-    matrices, rest = [], []
+    matrices: list[Any] = []
+    rest: list[Any] = []
     for name, parameter in model.named_parameters():
         inner = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name and "gate.weight" not in name
         (matrices if inner else rest).append(parameter)
@@ -136,10 +154,10 @@ def _rate(done: float, step: int, plan: Plan) -> float:
     return warm * max(0.01, left)
 
 
-def _batches(
+def batches(
     tokenizer: Any, rows: Callable[[random.Random], Iterator[Row]], seed: int, chunk: int, size: int
 ) -> list[tuple[Any, Any, int]]:
-    """The batches of a chunk: token ids, labels, tokens without padding; the same whenever they are drawn."""
+    """Return the batches of a chunk: token ids, labels, tokens without padding; the same whenever they are drawn."""
     import torch
 
     rng = random.Random(f"{seed}/{chunk}")
@@ -157,13 +175,13 @@ def _batches(
             groups.append([])
         groups[-1].append(pair)
     rng.shuffle(groups)
-    batches = []
+    found = []
     for group in groups:
         width = max(len(ids) for ids, _ in group)
         ids = torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in group])
         labels = torch.tensor([labels + [IGNORED] * (width - len(labels)) for _, labels in group])
-        batches.append((ids, labels, sum(len(ids) for ids, _ in group)))
-    return batches
+        found.append((ids, labels, sum(len(ids) for ids, _ in group)))
+    return found
 
 
 def parameters(model: Any) -> int:

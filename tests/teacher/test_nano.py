@@ -1,0 +1,109 @@
+"""What the bundled models are made with: tokenizer, corpus, the training loop."""
+
+from __future__ import annotations
+
+import random
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from filtering.rules import RULES
+from pipeline.records import Problem, Trace
+from students.nano.corpus import MAKERS, base_rows
+from students.nano.make import HOMES, shared_tokenizer
+from students.nano.measure import THRESHOLDS
+from teacher.families import FAMILIES, as_problem, exercises, is_held_out
+from teacher.families.exercise import Hand
+from teacher.nano.corpus import FLAWS, PROMPT, conversation, teacher_rows
+from teacher.thought import split
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return shared_tokenizer(seed=1)
+
+
+def test_a_number_below_100_is_one_token_and_any_text_comes_back(tokenizer: Any) -> None:
+    for number in range(100):
+        assert len(tokenizer(f" {number}")["input_ids"]) == 1
+    for text in ("Hello 你好 1234 ünï \n\n  <|x|> 🙂", "def f(x):\n    return 3 * x + 1", "<think>\na\n</think>\n\nb"):
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_the_corpora_are_whole_words_to_the_tokenizer(tokenizer: Any) -> None:
+    texts = [
+        next(rows).text for rows in (teacher_rows(random.Random(9)), base_rows(random.Random(9))) for _ in range(300)
+    ]
+    pieces = sum(len(tokenizer(text)["input_ids"]) for text in texts)
+    single_bytes = sum(
+        1 for text in texts for token in tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"]) if token in "Ġ"
+    )
+    assert single_bytes < 0.01 * pieces
+
+
+def test_no_corpus_holds_a_held_out_question() -> None:
+    head, tail = PROMPT.split("{question}")
+    for rows in (teacher_rows(random.Random(3)), base_rows(random.Random(3))):
+        asked = [row.text for row in islice(rows, 3000)]
+        questions = [text.removeprefix(head).partition(tail)[0] for text in asked if text.startswith(head)]
+        pages = [text.removeprefix("Question: ").partition("\n")[0] for text in asked if text.startswith("Question: ")]
+        rest = [
+            text for text in asked if text.endswith("<|endoftext|>") and not text.startswith(("Question: ", "We get"))
+        ]
+        assert len(questions) > 1000
+        assert not any(map(is_held_out, [*questions, *pages, *(text.partition("\n")[0] for text in rest)]))
+
+
+@pytest.mark.parametrize("name", FAMILIES[:6])
+@pytest.mark.parametrize("flaw", ["", *FLAWS])
+def test_each_flaw_is_seen_by_its_rule_and_no_other(name: str, flaw: str) -> None:
+    for number, exercise in enumerate(islice(exercises(name, 8, held_out=False), 15)):
+        row = conversation(exercise, Hand(random.Random(number)), flaw)
+        thought, answer = split(row.text[row.prompt :].removesuffix("<|im_end|>"), None)
+        trace = Trace.from_dict(
+            dict.fromkeys(Trace.SCHEMA.names) | {"thought": thought, "answer": answer, "finish_reason": "stop"}
+        )
+        problem: Problem = as_problem(name, exercise)
+        seen = {rule for rule, settings in THRESHOLDS.items() if RULES[rule](problem, trace, **settings)}
+        # A loop makes a paragraph long, too.
+        wanted = {flaw.replace("unclosed", "thought_unclosed")} if flaw else set()
+        assert seen - ({"long_paragraph"} if flaw == "repetition" else set()) == wanted, row.text
+
+
+def test_a_resumed_training_is_the_unbroken_one(tokenizer: Any, tmp_path: Path) -> None:
+    import torch
+
+    from students.nano.make import new_base
+    from teacher.nano.pretrain import Plan, train
+
+    torch.set_num_threads(1)
+
+    def trained(out: Path, *stops: int) -> Any:
+        for tokens in stops:
+            torch.manual_seed(0)
+            model = new_base(tokenizer)
+            # The rates follow from the plan's whole length: only the stop differs.
+            train(
+                model, tokenizer, base_rows, Plan(tokens=24_000, batch_tokens=2048, warmup=2), 1, out, "t", stop=tokens
+            )
+        return model.state_dict()
+
+    whole = trained(tmp_path / "whole", 24_000)
+    broken = trained(tmp_path / "broken", 9_000, 24_000)
+    assert all(torch.equal(whole[name], broken[name]) for name in whole)
+
+
+@pytest.mark.parametrize("role", ["teacher", "base"])
+def test_the_bundled_models_are_small_and_have_cards(role: str) -> None:
+    home = HOMES[role]
+    assert (home / "README.md").read_text().startswith("---\nlicense: apache-2.0")
+    assert sum(path.stat().st_size for home in HOMES.values() for path in home.rglob("*.safetensors")) <= 8_000_000
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_a_row_of_the_base_carries_loss(maker: str) -> None:
+    row = MAKERS[maker](random.Random(1))
+    assert 0 <= row.prompt < len(row.text)
+    assert row.text.endswith(("<|im_end|>", "<|endoftext|>"))
