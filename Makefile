@@ -5,10 +5,10 @@
 
 SHELL := /bin/bash
 BIN := .venv/bin
-STAGES := problems traces verify filter dataset train eval report
+STAGES := problems traces verify filter dataset train arms eval report
 OPTIONS = $(SET) $(if $(RUN),--run $(RUN))
 
-.PHONY: help setup lock lint format test test-slow test-gpu demo $(STAGES) publish clean
+.PHONY: help setup lock lint format test test-slow test-gpu demo nano r1-loop $(STAGES) publish clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-12s%s\n", $$1, $$2 }' Makefile
@@ -53,12 +53,20 @@ bench-%: setup ## measure one thing; the result goes to benchmarks/results/%.jso
 demo: setup ## the whole pipeline on this machine, ending with the table of scores
 	$(BIN)/retort run recipes/demo.toml $(OPTIONS)
 
+r1-loop: setup ## R1's own loop in miniature: cold start, then its student as the next teacher
+	$(BIN)/retort run recipes/r1-cold-start.toml
+	$(BIN)/retort run recipes/r1-loop.toml $(OPTIONS)
+
+nano: setup ## train the bundled teacher and student base from scratch (about an hour; ARGS=--install puts them in place)
+	$(BIN)/python -m students.nano.make $(ARGS)
+
 problems: ## gather the problems
 traces: ## sample the teacher
 verify: ## judge every trace: correct, wrong or undecided
 filter: ## keep the traces that are right and readable
 dataset: ## select, decontaminate and mix the training set
 train: ## fine-tune the student
+arms: ## train the control arms and the other seeds
 eval: ## benchmark the student beside its base
 report: ## write the tables and figures
 

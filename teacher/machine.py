@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -50,6 +51,19 @@ def threads(folder: str) -> int:
     path = Path(folder)
     size = sum(file.stat().st_size for file in path.glob("*.safetensors")) if path.is_dir() else 0
     return 1 if 0 < size < SMALL_BYTES else len(os.sched_getaffinity(0))
+
+
+def rotates_wrongly(folder: str) -> bool:
+    """Whether vLLM's CPU kernel for rotary positions would spoil this model: one with latent attention.
+
+    Measured with vLLM 0.32: for interleaved pairs in a three-dimensional tensor, which latent attention
+    alone hands it, the kernel's queries are off by as much as their own size, and so is every answer; its
+    code in Python is right. A model whose configuration is not at hand counts as one of these.
+    """
+    try:
+        return "kv_lora_rank" in json.loads((Path(folder) / "config.json").read_text())
+    except (OSError, ValueError):
+        return True
 
 
 def environment(folder: str, settings: EngineSettings, swaps: bool) -> dict[str, str]:

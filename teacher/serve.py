@@ -22,7 +22,7 @@ from pipeline.files import write_json
 from pipeline.progress import say
 from pipeline.recipe import Recipe
 from pipeline.records import content_hash
-from teacher.machine import choose_dtype, environment, has_gpu, one_process
+from teacher.machine import choose_dtype, environment, has_gpu, one_process, rotates_wrongly
 from teacher.models import model_folder
 from teacher.settings import EngineSettings, TeacherSettings
 
@@ -126,6 +126,8 @@ def vllm_command(folder: str, name: str, port: int, settings: EngineSettings, sw
     if not has_gpu():
         # Compiling takes minutes and gains little where the matrices are small.
         flags["enforce-eager"] = True
+        if rotates_wrongly(folder):
+            flags["compilation-config"] = '{"custom_ops": ["all", "-rotary_embedding"]}'
     if one_process(settings):
         flags["distributed-executor-backend"] = "uni"
     if swaps:

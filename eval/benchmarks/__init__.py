@@ -17,7 +17,6 @@ from teacher.families import BENCHMARKS as BUNDLED
 
 BENCHMARKS = {
     "gsm8k": "eval.benchmarks.gsm8k",
-    "word_problems": "eval.benchmarks.word_problems",
     **dict.fromkeys(BUNDLED, "eval.benchmarks.families"),
 }
 
