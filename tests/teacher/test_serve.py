@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -18,6 +20,7 @@ from pipeline.records import Problem
 from teacher import serve
 from teacher.bundled import NAME
 from teacher.models import model_folder
+from teacher.nano.corpus import PROMPT
 from teacher.sampling import sample
 from teacher.settings import EngineSettings, SamplingSettings
 
@@ -129,3 +132,45 @@ def test_the_real_vllm_serves_samples_and_stops(tmp_path: Path) -> None:
         assert tally.finished == 8
         assert tally.completion_tokens > 8
     wait_until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family))
+
+
+def test_a_model_with_latent_attention_is_not_rotated_by_the_cpu_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("teacher.serve.has_gpu", lambda: False)
+    for config, wanted in (({"kv_lora_rank": 512}, True), ({"model_type": "qwen2"}, False)):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        command = serve.vllm_command(str(tmp_path), "m", 1, EngineSettings())
+        assert ('{"custom_ops": ["all", "-rotary_embedding"]}' in command) is wanted
+    assert "--compilation-config" in serve.vllm_command("some/hub-id", "m", 1, EngineSettings())
+    monkeypatch.setattr("teacher.serve.has_gpu", lambda: True)
+    assert "--compilation-config" not in serve.vllm_command("some/hub-id", "m", 1, EngineSettings())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("role", ["teacher", "base"])
+def test_what_is_served_is_what_was_trained(role: str, tmp_path: Path) -> None:
+    """The bundled models under vLLM give each token the probability that transformers gives it."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from students.nano.make import HOMES
+
+    home = str(HOMES[role])
+    text = PROMPT.format(question="Compute 7 + 5 - 3 + 8 - 2 + 6.") + "<think>\nWe get 7 + 5 = 12,"
+    tokenizer = AutoTokenizer.from_pretrained(home)
+    model = AutoModelForCausalLM.from_pretrained(home, dtype=torch.float32)
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        found = torch.log_softmax(model(ids).logits[0, :-1].float(), dim=-1)
+    ours = found[torch.arange(ids.shape[1] - 1), ids[0, 1:]].tolist()
+    settings = EngineSettings(max_model_len=512, kv_cache_gib=1, dtype="float32")
+    with serve.serving(home, settings, tmp_path, role) as engine:
+        body = {"model": home, "prompt": ids[0].tolist(), "max_tokens": 1, "prompt_logprobs": 0}
+        asked = urllib.request.Request(
+            f"{engine.endpoint.url}/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(asked) as response:
+            rows = json.load(response)["choices"][0]["prompt_logprobs"]
+    theirs = [row[str(id)]["logprob"] for row, id in zip(rows[1:], ids[0, 1:].tolist(), strict=True)]
+    assert theirs == pytest.approx(ours, abs=0.01)
