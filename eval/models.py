@@ -139,7 +139,7 @@ def sample_group(job: Job, group: Sequence[Model], tasks: Mapping[str, Sequence[
                     engine = stack.enter_context(
                         serving(model.served, model.engine, job.run, name, swaps=len(group) > 1)
                     )
-                endpoints = [engine.endpoint]
+                endpoints = engine.endpoints
             for task in tasks[model.role]:
                 sample(
                     task.problems,

@@ -42,15 +42,29 @@ def one_process(settings: EngineSettings) -> bool:
     return _few_cores() and not any("parallel-size" in flag for flag in settings.flags)
 
 
+def replicas(folder: str, settings: EngineSettings) -> int:
+    """Return how many engines serve the model side by side: as the settings say, else one a core for small weights.
+
+    What a small model costs is vLLM's Python around it, which takes one core however many there are.
+    """
+    if settings.replicas:
+        return settings.replicas
+    return len(os.sched_getaffinity(0)) if one_process(settings) and is_small(folder) else 1
+
+
+def is_small(folder: str) -> bool:
+    """Whether a local model's weights are below SMALL_BYTES."""
+    path = Path(folder)
+    return 0 < (sum(file.stat().st_size for file in path.glob("*.safetensors")) if path.is_dir() else 0) < SMALL_BYTES
+
+
 def threads(folder: str) -> int:
     """Return how many threads compute: one for small weights, else one a core.
 
     Small matrices gain little from a second thread, and the core it took is the server's. Beside another
     busy process a 0.9M Qwen2 gave 4,000 tokens a second with one of two cores and 730 with both.
     """
-    path = Path(folder)
-    size = sum(file.stat().st_size for file in path.glob("*.safetensors")) if path.is_dir() else 0
-    return 1 if 0 < size < SMALL_BYTES else len(os.sched_getaffinity(0))
+    return 1 if is_small(folder) else len(os.sched_getaffinity(0))
 
 
 def rotates_wrongly(folder: str) -> bool:
@@ -66,18 +80,21 @@ def rotates_wrongly(folder: str) -> bool:
         return True
 
 
-def environment(folder: str, settings: EngineSettings, swaps: bool) -> dict[str, str]:
+def environment(folder: str, settings: EngineSettings, swaps: bool, number: int = 0) -> dict[str, str]:
     """Return the environment of an engine that serves a folder; what the user has set goes before, but for its safety.
 
     Args:
         swaps: open vLLM's development endpoints.
+        number: which of its replicas: where there are several, each computes on a core of its own.
     """
     added = {"VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib), "VLLM_NO_USAGE_STATS": "1"}
     if _few_cores():
         # Left to itself vLLM keeps a core free for its server: half of a two-core machine.
         cores = sorted(os.sched_getaffinity(0))
+        if replicas(folder, settings) > 1:
+            cores = [cores[number % len(cores)]]
         added["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
-        added["OMP_NUM_THREADS"] = str(threads(folder))
+        added["OMP_NUM_THREADS"] = str(min(len(cores), threads(folder)))
     if one_process(settings):
         added["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # else vLLM overrules the flag
     root = str(Path(__file__).resolve().parent.parent)

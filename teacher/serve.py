@@ -22,7 +22,7 @@ from pipeline.files import write_json
 from pipeline.progress import say
 from pipeline.recipe import Recipe
 from pipeline.records import content_hash
-from teacher.machine import choose_dtype, environment, has_gpu, one_process, rotates_wrongly
+from teacher.machine import choose_dtype, environment, has_gpu, one_process, replicas, rotates_wrongly
 from teacher.models import model_folder
 from teacher.settings import EngineSettings, TeacherSettings
 
@@ -31,11 +31,14 @@ POLL_SECONDS = 0.5
 
 @dataclass
 class Engine:
-    """A served model: where it listens, and how to ask whether it still lives."""
+    """A served model: where its replicas listen, and how to ask whether they still live.
 
-    endpoint: Endpoint
-    log: Path
-    process: subprocess.Popen[bytes] | None
+    `processes` is empty for an engine that another process started.
+    """
+
+    endpoints: list[Endpoint]
+    logs: list[Path]
+    processes: list[subprocess.Popen[bytes]]
 
     @property
     def takes_seeds(self) -> bool:
@@ -46,18 +49,20 @@ class Engine:
         return has_gpu()
 
     def trouble(self) -> str | None:
-        """Return why the engine is gone, or None while it lives."""
-        if self.process is None or self.process.poll() is None:
-            return None
-        why = f"{last_words(self.log)}; log: {self.log}"
-        return f"the engine for {self.endpoint.model} died with status {self.process.returncode} ({why})"
+        """Return why a replica of the engine is gone, or None while all live."""
+        for endpoint, log, process in zip(self.endpoints, self.logs, self.processes, strict=False):
+            if process.poll() is not None:
+                why = f"{last_words(log)}; log: {log}"
+                return f"the engine for {endpoint.model} died with status {process.returncode} ({why})"
+        return None
 
 
 @contextmanager
 def serving(model: str, settings: EngineSettings, run: Path, role: str, swaps: bool = False) -> Iterator[Engine]:
     """Serve a model while the block runs; one that already serves it for this run is adopted.
 
-    The engine dies with this process, by whatever means it ends. Its log is RUN/logs/engine-ROLE.log.
+    The engine dies with this process, by whatever means it ends. Its log is RUN/logs/engine-ROLE.log, with
+    a number before the suffix for each replica after the first.
 
     Args:
         swaps: open the engine's development endpoints (on the loopback alone, as all of it), by which
@@ -72,7 +77,7 @@ def serving(model: str, settings: EngineSettings, run: Path, role: str, swaps: b
     # What an engine that swaps serves by now is not what its state says.
     adopted = None if swaps else _adopt(state, mark, model)
     if adopted is not None:
-        say(f"{role}: adopted the engine that listens at {adopted.endpoint.url}")
+        say(f"{role}: adopted the engine that listens at {adopted.endpoints[0].url}")
         yield adopted
         return
     if importlib.util.find_spec("vllm") is None:
@@ -82,29 +87,35 @@ def serving(model: str, settings: EngineSettings, run: Path, role: str, swaps: b
             "install the extra: pip install 'retort[cpu]' or 'retort[gpu]'",
             "set teacher.endpoints to an engine that runs elsewhere",
         )
-    port = free_port(settings.port)
-    log = run / "logs" / f"engine-{role}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    endpoint = Endpoint(f"http://127.0.0.1:{port}/v1", model)
-    command = [sys.executable, "-m", "teacher.keeper", str(state), "--"]
-    command += vllm_command(folder, model, port, settings, swaps)
-    say(f"{role}: starting vLLM for {model} on port {port} (log: {log})")
-    with open(log, "wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env=environment(folder, settings, swaps),
-        )
-    engine = Engine(endpoint, log, process)
+    (run / "logs").mkdir(parents=True, exist_ok=True)
+    engine = Engine([], [], [])
     try:
+        for number in range(replicas(folder, settings)):
+            port = free_port(settings.port + number if settings.port else 0)
+            log = run / "logs" / (f"engine-{role}.{number}.log" if number else f"engine-{role}.log")
+            command = [sys.executable, "-m", "teacher.keeper", str(state), "--"]
+            command += vllm_command(folder, model, port, settings, swaps)
+            say(f"{role}: starting vLLM for {model} on port {port} (log: {log})")
+            with open(log, "wb") as output:
+                process = subprocess.Popen(
+                    command,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL,
+                    env=environment(folder, settings, swaps, number),
+                )
+            engine.processes.append(process)
+            engine.endpoints.append(Endpoint(f"http://127.0.0.1:{port}/v1", model))
+            engine.logs.append(log)
         _await(engine, settings.start_timeout_s, role)
-        write_json(state, {"pid": process.pid, "url": endpoint.url, "mark": mark, "log": str(log)})
+        found = {"urls": [endpoint.url for endpoint in engine.endpoints], "logs": [str(log) for log in engine.logs]}
+        write_json(state, {**found, "pids": [process.pid for process in engine.processes], "mark": mark})
         yield engine
     finally:
-        process.terminate()
-        process.wait()
+        for process in engine.processes:
+            process.terminate()
+        for process in engine.processes:
+            process.wait()
         state.unlink(missing_ok=True)
 
 
@@ -189,9 +200,9 @@ def _weights_mark(folder: str) -> list[list[str | int]]:
 def _adopt(state: Path, mark: str, model: str) -> Engine | None:
     try:
         found = json.loads(state.read_text())
-        if found["mark"] != mark or not _healthy(found["url"]):
+        if found["mark"] != mark or not all(map(_healthy, found["urls"])):
             return None
-        return Engine(Endpoint(found["url"], model), Path(found["log"]), None)
+        return Engine([Endpoint(url, model) for url in found["urls"]], list(map(Path, found["logs"])), [])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -206,7 +217,7 @@ def _healthy(url: str) -> bool:
 
 def _await(engine: Engine, timeout_s: float, role: str) -> None:
     started = said = time.monotonic()
-    while not _healthy(engine.endpoint.url):
+    while not all(_healthy(endpoint.url) for endpoint in engine.endpoints):
         if trouble := engine.trouble():
             raise UserError(
                 f"{role}: {trouble}",
@@ -217,7 +228,7 @@ def _await(engine: Engine, timeout_s: float, role: str) -> None:
         now = time.monotonic()
         if now - started > timeout_s:
             raise UserError(
-                f"{role}: the engine did not answer within {timeout_s:.0f} s (log: {engine.log})",
+                f"{role}: the engine did not answer within {timeout_s:.0f} s (log: {engine.logs[0]})",
                 "raise engine.start_timeout_s",
                 "read the log",
             )
@@ -236,7 +247,7 @@ def serve_until_stopped(recipe: Recipe, run: Path) -> None:
     """
     teacher = recipe[TeacherSettings]
     with serving(teacher.model, at_revision(teacher.engine, teacher.revision), run, "teacher") as engine:
-        print(engine.endpoint.url, flush=True)
+        print(*(endpoint.url for endpoint in engine.endpoints), sep="\n", flush=True)
         while (trouble := engine.trouble()) is None:
             time.sleep(POLL_SECONDS)
         raise UserError(trouble, "read the log")

@@ -63,6 +63,8 @@ class EngineSettings(BaseModel):
     """`auto` is bfloat16 on a GPU or a CPU with bfloat16 instructions, else float32 (6 times faster there)."""
     kv_cache_gib: PositiveInt = 4
     """Memory for the cache when serving on the CPU."""
+    replicas: int = Field(0, ge=0)
+    """Engines side by side, each with the whole model; 0 takes one, but one a core for small models on a few cores."""
     start_timeout_s: float = Field(900.0, gt=0)
     flags: dict[str, str | int | float | bool] = {}
     """More flags of `vllm serve`, without the dashes: {tensor-parallel-size = 8}."""

@@ -54,15 +54,16 @@ def swap_weights(engine: Engine, model: str) -> str | None:
     Returns:
         None where the new weights are in force, else why they are not: the engine is then of no more use.
     """
-    root = engine.endpoint.url.removesuffix("/v1")
     folder = str(Path(model_folder(model)).resolve())
     try:
-        done = _post(f"{root}/collective_rpc", {"method": "swap_weights", "args": [folder]})
-        unlike = [name for result in done["results"] for name in result["unlike"]]
-        if unlike:
-            return f"{len(unlike)} weights are not those of {folder} ({', '.join(unlike[:3])})"
-        if not _post(f"{root}/reset_prefix_cache", {})["success"]:
-            return "its prefix cache could not be emptied"
+        for endpoint in engine.endpoints:
+            root = endpoint.url.removesuffix("/v1")
+            done = _post(f"{root}/collective_rpc", {"method": "swap_weights", "args": [folder]})
+            unlike = [name for result in done["results"] for name in result["unlike"]]
+            if unlike:
+                return f"{len(unlike)} weights are not those of {folder} ({', '.join(unlike[:3])})"
+            if not _post(f"{root}/reset_prefix_cache", {})["success"]:
+                return "its prefix cache could not be emptied"
     except (urllib.error.URLError, OSError, ValueError, KeyError, TypeError) as error:
         return engine.trouble() or f"{type(error).__name__}: {error}"
     return None

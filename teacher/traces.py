@@ -29,7 +29,7 @@ def run(job: Job) -> Outcome:
             engine = stack.enter_context(
                 serving(teacher.model, at_revision(teacher.engine, teacher.revision), job.run, "teacher")
             )
-            endpoints = [engine.endpoint]
+            endpoints = engine.endpoints
         tally = sample(
             problems,
             job.out,

@@ -119,15 +119,15 @@ def test_the_real_vllm_serves_samples_and_stops(tmp_path: Path) -> None:
     settings = SamplingSettings(samples=2, max_tokens=40)
     with serve.serving(NAME, EngineSettings(max_model_len=512, kv_cache_gib=1), tmp_path, "teacher") as engine:
         assert engine.trouble() is None
-        keeper = psutil.Process(engine.process.pid)  # type: ignore[union-attr]
+        keeper = psutil.Process(engine.processes[0].pid)  # type: ignore[union-attr]
         family = [keeper, *keeper.children(recursive=True)]
         # A second run of the same recipe finds the engine through its state file.
         with serve.serving(NAME, EngineSettings(max_model_len=512, kv_cache_gib=1), tmp_path, "teacher") as adopted:
-            assert adopted.process is None
-            assert adopted.endpoint == engine.endpoint
+            assert adopted.processes == []
+            assert adopted.endpoints == engine.endpoints
         tally = sample(
             problems, tmp_path / "pool", model=NAME, revision="", settings=settings,
-            endpoints=[engine.endpoint], seed=0, what="traces", engine=engine,
+            endpoints=engine.endpoints, seed=0, what="traces", engine=engine,
         )  # fmt: skip
         assert tally.finished == 8
         assert tally.completion_tokens > 8
@@ -168,7 +168,7 @@ def test_what_is_served_is_what_was_trained(role: str, tmp_path: Path) -> None:
     with serve.serving(home, settings, tmp_path, role) as engine:
         body = {"model": home, "prompt": ids[0].tolist(), "max_tokens": 1, "prompt_logprobs": 0}
         asked = urllib.request.Request(
-            f"{engine.endpoint.url}/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            f"{engine.endpoints[0].url}/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
         with urllib.request.urlopen(asked) as response:
             rows = json.load(response)["choices"][0]["prompt_logprobs"]

@@ -44,7 +44,7 @@ def engine(tmp_path: Path) -> Iterator[Callable[[Say], tuple[Engine, list[tuple[
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
         url = f"http://127.0.0.1:{server.server_port}/v1"
-        return Engine(Endpoint(url, "m"), tmp_path / "log", None), asked
+        return Engine([Endpoint(url, "m")], [tmp_path / "log"], []), asked
 
     yield start
     for server in servers:
@@ -163,14 +163,14 @@ def random_qwen2(path: Path, seed: int, tied: bool) -> str:
 def greedy(engine: Engine) -> list[float]:
     """The log-probabilities of what an engine says to a fixed prompt."""
     body = {
-        "model": engine.endpoint.model,
+        "model": engine.endpoints[0].model,
         "prompt": "What is 12+30?",
         "max_tokens": 6,
         "temperature": 0,
         "logprobs": 1,
     }
     request = urllib.request.Request(
-        f"{engine.endpoint.url}/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        f"{engine.endpoints[0].url}/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=120) as answer:
         found: list[float] = json.load(answer)["choices"][0]["logprobs"]["token_logprobs"]
