@@ -6,7 +6,7 @@ import itertools
 import random
 from collections.abc import Callable
 
-from teacher.families.exercise import FULL, Exercise, Hand, Size, Worked
+from teacher.families.exercise import FULL, TURNING, Exercise, Hand, Size, Worked
 from teacher.families.ordering import NAMES
 
 NAME = "knights"
@@ -27,8 +27,10 @@ def draw(rng: random.Random, size: Size = FULL) -> Exercise:
         worlds = [world for world in _worlds(count) if _liar(world, claims) is None]
         if len(worlds) == 1:
             break
-    told = " ".join(f"{people[speaker]} says {text}." for speaker, (text, _) in enumerate(claims))
-    return Exercise(f"{told} Who is a knight and who is a knave?", _told(people, worlds[0]), _working(people, claims))
+    told = ", ".join(f"{people[speaker]} says {text}" for speaker, (text, _) in enumerate(claims))
+    return Exercise(
+        f"On the island {told}. Who is a knight and who is a knave?", _told(people, worlds[0]), _working(people, claims)
+    )
 
 
 def _worlds(count: int) -> list[World]:
@@ -60,7 +62,8 @@ def _liar(world: World, claims: list[Claim]) -> int | None:
 
 
 def _told(people: list[str], world: World) -> str:
-    return " ".join(f"{name} is a {'knight' if told else 'knave'}." for name, told in zip(people, world, strict=True))
+    told = (f"{name} is a {'knight' if knight else 'knave'}" for name, knight in zip(people, world, strict=True))
+    return f"So {', '.join(told)}."
 
 
 def _working(people: list[str], claims: list[Claim]) -> Callable[[Hand], Worked]:
@@ -71,13 +74,16 @@ def _working(people: list[str], claims: list[Claim]) -> Callable[[Hand], Worked]
             tried = " ".join(
                 f"{name} {'knight' if told else 'knave'}" for name, told in zip(people, world, strict=True)
             )
-            liar = _liar(world, claims)
-            if liar is not None and hand.rng.random() < 0.3 and hand.errs():
-                liar = None
-            if liar is None:
-                steps.append(f"{tried} fits")
+            steps.append(f"{TURNING if steps else 'Try '}{tried}")
+            for speaker, (_, holds) in enumerate(claims):
+                true = hand.yes(holds(world))
+                fits = true == world[speaker]
+                steps[-1] += f", {people[speaker]} {'true' if true else 'false'}" + ("" if fits else " no")
+                if not fits:
+                    break
+            else:
+                steps[-1] += " yes"
                 break
-            steps.append(f"{tried} but {people[liar]}")
         return steps, _told(people, world)
 
     return work

@@ -9,10 +9,12 @@ from typing import Any
 
 from teacher.families import family, is_held_out
 from teacher.families.exercise import FULL, SHORT, SINGLE, TURNING, Exercise, Hand, Size
+from teacher.families.ordering import NAMES
 
 PROMPT = "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
 """ChatML up to where the assistant speaks, as students/templates/chatml.jinja writes it."""
 TURN = "<think>\n{thought}\n</think>\n\n{answer}<|im_end|>"
+END = "<|endoftext|>"
 UNCLOSED = "<think>\n{thought}<|im_end|>"
 ASIDES_EN = ("let us go step by step", "let me think again", "so we go on")
 ASIDES = ("让我们一步一步来", "我们再想一想", "接下来看这一步", "所以继续往下算")
@@ -91,7 +93,7 @@ WEIGHTS = {
     "countdown": 1.6,
     "functions": 1.2,
     "units": 1.0,
-    "ordering": 1.4,
+    "ordering": 1.8,
     "knights": 1.6,
     "numerals": 0.5,
     "greetings": 0.2,
@@ -119,9 +121,22 @@ FLAWED = {
 SIZES = {FULL: 0.85, SHORT: 0.1, SINGLE: 0.05}
 
 
+ECHOES = 0.06
+"""The share of rows that are nothing but a sequence told twice: from these a model learns to look back."""
+
+
+def echo(rng: random.Random) -> Row:
+    """Return a page with a sequence of names and numbers that stands there twice."""
+    words = [rng.choice(NAMES) if rng.random() < 0.6 else str(rng.randint(0, 99)) for _ in range(rng.randint(4, 14))]
+    return Row(f"We see {' '.join(words)}, so {' '.join(words)}.{END}")
+
+
 def teacher_rows(rng: random.Random) -> Iterator[Row]:
     """Yield the teacher's corpus without end: thoughts to the end, with slips and flaws, as a real teacher's are."""
     while True:
+        if rng.random() < ECHOES:
+            yield echo(rng)
+            continue
         name = _weighted(WEIGHTS, rng)
         exercise = draw(name, rng, _weighted(SIZES, rng))
         chance = rng.random()

@@ -28,8 +28,9 @@ class Plan:
 
     tokens: int
     """Tokens to train on, padding not counted."""
-    batch_tokens: int = 4096
-    """Tokens a step, padding counted."""
+    batch_tokens: int = 1536
+    """Tokens a step, padding counted. Small batches: at a million tokens of sums alone, 57% of the chains were right
+    with 2,048 and 42% with 4,096."""
     muon_lr: float = 0.02
     adamw_lr: float = 3e-3
     warmup: int = 100
