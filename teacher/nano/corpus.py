@@ -70,7 +70,8 @@ def flawed(steps: list[str], flaw: str, rng: random.Random) -> list[str]:
     if flaw == "language_mixing":
         return [*steps[:at], rng.choice(ASIDES_EN if chinese else ASIDES), *steps[at:]]
     if flaw == "repetition":
-        return [*steps[:at], *[f"wait {steps[at - 1]}"] * rng.randint(4, 5), *steps[at:]]
+        again = rng.randint(4, 5) + (4 if len(steps[at - 1].split()) < 4 else 0)
+        return [*steps[:at], *[f"wait {steps[at - 1]}"] * again, *steps[at:]]
     if flaw == "code_fence":
         return [*steps[:at], f"as in\n```\n {steps[at - 1]}\n```", *steps[at:]]
     if flaw == "long_paragraph" and not chinese:
