@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from pipeline.errors import UserError
 from teacher.settings import EngineSettings
 
 SMALL_BYTES = 50_000_000
@@ -46,7 +47,15 @@ def replicas(folder: str, settings: EngineSettings) -> int:
     """Return how many engines serve the model side by side: as the settings say, else one a core for small weights.
 
     What a small model costs is vLLM's Python around it, which takes one core however many there are.
+
+    Raises:
+        UserError: several are asked for on a GPU, where they would fight for its memory.
     """
+    if settings.replicas > 1 and has_gpu():
+        raise UserError(
+            f"engine.replicas = {settings.replicas} is for machines without a GPU",
+            f"set engine.flags = {{data-parallel-size = {settings.replicas}}}: vLLM then spreads them over the GPUs",
+        )
     if settings.replicas:
         return settings.replicas
     return len(os.sched_getaffinity(0)) if one_process(settings) and is_small(folder) else 1

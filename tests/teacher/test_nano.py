@@ -50,7 +50,9 @@ def test_no_corpus_holds_a_held_out_question() -> None:
         questions = [text.removeprefix(head).partition(tail)[0] for text in asked if text.startswith(head)]
         pages = [text.removeprefix("Question: ").partition("\n")[0] for text in asked if text.startswith("Question: ")]
         rest = [
-            text for text in asked if text.endswith("<|endoftext|>") and not text.startswith(("Question: ", "We get", "We see"))
+            text
+            for text in asked
+            if text.endswith("<|endoftext|>") and not text.startswith(("Question: ", "We get", "We see"))
         ]
         assert len(questions) > 1000
         assert not any(map(is_held_out, [*questions, *pages, *(text.partition("\n")[0] for text in rest)]))
