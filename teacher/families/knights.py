@@ -68,7 +68,7 @@ def _told(people: list[str], world: World) -> str:
 
 def _working(people: list[str], claims: list[Claim]) -> Callable[[Hand], Worked]:
     def work(hand: Hand) -> Worked:
-        steps = []
+        steps: list[str] = []
         world: World = ()
         for world in _worlds(len(people)):
             tried = " ".join(

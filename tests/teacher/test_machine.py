@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import UserError
 from teacher import machine
 from teacher.settings import EngineSettings
 
