@@ -6,11 +6,13 @@ from typing import Any
 
 from pipeline.manifest import versions
 from students.nano.measure import THRESHOLDS, Measured, measure
-from teacher.families import BENCHMARKS, family
+from teacher.families import family
 from teacher.families.exercise import FULL, SINGLE
+from teacher.nano.corpus import THOUGHT_OUT
 from teacher.nano.pretrain import Plan, parameters
 
 QUESTIONS = 200
+MEASURED = (*THOUGHT_OUT, "numerals")
 ABOUT = {
     "teacher": (
         "Retort nano teacher",
@@ -63,7 +65,7 @@ def card(role: str, model: Any, tokenizer: Any, took: dict[str, Any], plan: Plan
 
 
 def _teacher_figures(model: Any, tokenizer: Any) -> list[str]:
-    found = [measure(model, tokenizer, name, count=QUESTIONS, temperature=1.0, top_p=1.0) for name in BENCHMARKS]
+    found = [measure(model, tokenizer, name, count=QUESTIONS, temperature=1.0, top_p=1.0) for name in MEASURED]
     lines = [
         f"## Measured at temperature 1.0, one sample of each of {QUESTIONS} held-out questions a family",
         "",
@@ -92,7 +94,7 @@ def _base_figures(model: Any, tokenizer: Any) -> list[str]:
         "| family | single step: right % | no answer % | full length: right % | no answer % |",
         "|---|---|---|---|---|",
     ]
-    for name in BENCHMARKS:
+    for name in MEASURED:
         single = measure(model, tokenizer, name, size=SINGLE, count=QUESTIONS, opening=opening)
         full = measure(model, tokenizer, name, size=FULL, count=QUESTIONS, opening=opening)
         lines.append(

@@ -7,9 +7,10 @@ import random
 import re
 from collections.abc import Iterator
 
-from teacher.families import FAMILIES, REASONING
 from teacher.families.exercise import FULL, SHORT, SINGLE, Hand
-from teacher.nano.corpus import END, Row, conversation, direct, draw, echo, mixed, written
+from teacher.nano.corpus import END, THOUGHT_OUT, WEIGHTS, Row, conversation, direct, draw, echo, mixed, written
+
+FAMILIES = tuple(WEIGHTS)
 
 
 def single(rng: random.Random) -> Row:
@@ -29,7 +30,7 @@ def general(rng: random.Random) -> Row:
 
 def at_once(rng: random.Random) -> Row:
     """A long question answered without a thought."""
-    return direct(draw(rng.choice(REASONING), rng, FULL), rng)
+    return direct(draw(rng.choice(THOUGHT_OUT), rng, FULL), rng)
 
 
 def facts(rng: random.Random) -> Row:
@@ -61,13 +62,13 @@ def facts(rng: random.Random) -> Row:
 
 def copy(rng: random.Random) -> Row:
     """A long question written down twice."""
-    question = draw(rng.choice(REASONING), rng, FULL).question
+    question = draw(rng.choice(THOUGHT_OUT), rng, FULL).question
     return Row(f"{question}\n{question}{END}")
 
 
 def listing(rng: random.Random) -> Row:
     """What a long question names, one piece after another, with other text between."""
-    name = rng.choice(REASONING)
+    name = rng.choice(THOUGHT_OUT)
     question = draw(name, rng, FULL).question
     if name == "ordering":
         pairs = re.findall(r"(\w+) is (taller|shorter) than (\w+)", question)
@@ -86,20 +87,20 @@ def listing(rng: random.Random) -> Row:
 
 def page(rng: random.Random) -> Row:
     """A worked example, as a page of a book."""
-    exercise = draw(rng.choice(REASONING), rng, FULL)
+    exercise = draw(rng.choice(THOUGHT_OUT), rng, FULL)
     steps, answer = exercise.work(Hand(rng))
     return Row(f"Question: {exercise.question}\nWorking: {written(steps, exercise.question)}\nResult: {answer}{END}")
 
 
 MAKERS = {maker.__name__: maker for maker in (single, short, general, at_once, facts, copy, echo, listing, page)}
 MIX: dict[str, float] = {
-    "facts": 0.14,
-    "single": 0.2,
-    "short": 0.13,
+    "facts": 0.12,
+    "single": 0.24,
+    "short": 0.12,
     "at_once": 0.1,
-    "listing": 0.06,
-    "page": 0.22,
-    "echo": 0.06,
+    "listing": 0.04,
+    "page": 0.26,
+    "echo": 0.03,
     "copy": 0.03,
     "general": 0.06,
 }

@@ -23,14 +23,13 @@ from pipeline.progress import say
 from students.nano import corpus as base_corpus
 from students.nano.card import card
 from students.settings import TEMPLATES
-from teacher.families import FAMILIES
 from teacher.nano import corpus as teacher_corpus
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOMES = {"teacher": ROOT / "teacher/nano/model", "base": ROOT / "students/nano/model"}
 TEXTS = 12_000
 """Rows of each corpus from which the vocabulary is taken."""
-MTOKENS = {"teacher": 15.0, "base": 18.0}
+MTOKENS = {"teacher": 7.5, "base": 10.0}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -143,7 +142,7 @@ def shared_tokenizer(seed: int) -> Any:
         teacher_corpus.conversation(
             teacher_corpus.draw(name, rng), teacher_corpus.Hand(rng), rng.choice(teacher_corpus.FLAWS)
         ).text
-        for name in FAMILIES
+        for name in teacher_corpus.WEIGHTS
         for _ in range(200)
     ]
     return build(texts)
