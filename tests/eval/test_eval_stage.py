@@ -47,7 +47,7 @@ class Fakes:
     def serving(self, model: str, settings: Any, run: Path, role: str, swaps: bool = False) -> Iterator[Any]:
         self.served.append((role, model, settings))
         self.swaps.append(swaps)
-        yield SimpleNamespace(endpoint=f"endpoint of {model}", trouble=lambda: None)
+        yield SimpleNamespace(endpoints=[f"endpoint of {model}"], trouble=lambda: None)
 
     def sample(
         self,
