@@ -13,6 +13,8 @@ from teacher.settings import EngineSettings
 
 @pytest.fixture
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(machine, "has_gpu", lambda: False)
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda process: {2, 5})
 
