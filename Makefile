@@ -57,7 +57,7 @@ r1-loop: setup ## R1's own loop in miniature: cold start, then its student as th
 	$(BIN)/retort run recipes/r1-cold-start.toml
 	$(BIN)/retort run recipes/r1-loop.toml $(OPTIONS)
 
-nano: setup ## train the bundled teacher and student base from scratch (about an hour; ARGS=--install puts them in place)
+nano: setup ## train the bundled teacher and student base from scratch (ARGS=--install puts them in place)
 	$(BIN)/python -m students.nano.make $(ARGS)
 
 problems: ## gather the problems

@@ -77,7 +77,7 @@ def flawed(steps: list[str], flaw: str, rng: random.Random) -> list[str]:
     if flaw == "long_paragraph" and not chinese:
         return [*steps[:at], *rng.sample(FILLER, 5), *steps[at:]]
     if flaw == "unclosed":
-        return steps[: max(1, at)]
+        return steps[:at]
     return steps
 
 
@@ -95,10 +95,8 @@ THOUGHT_OUT = ("sums", "functions", "units", "knights")
 """Those of them that take a chain of steps."""
 SLIPS = {
     "sums": 0.025,
-    "countdown": 0.15,
     "functions": 0.05,
     "units": 0.045,
-    "ordering": 0.2,
     "knights": 0.2,
     "numerals": 0.15,
     "greetings": 0.1,

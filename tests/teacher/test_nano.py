@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from filtering.rules import RULES
+from filtering.settings import FilterSettings
+from pipeline.recipe import load_recipe
 from pipeline.records import Problem, Trace
 from students.nano.corpus import MAKERS, base_rows
-from students.nano.make import HOMES, shared_tokenizer
+from students.nano.make import HOMES, ROOT, shared_tokenizer
 from students.nano.measure import THRESHOLDS
 from teacher.families import FAMILIES, as_problem, exercises, is_held_out
 from teacher.families.exercise import Hand
@@ -95,6 +97,12 @@ def test_a_resumed_training_is_the_unbroken_one(tokenizer: Any, tmp_path: Path) 
     whole = trained(tmp_path / "whole", 24_000)
     broken = trained(tmp_path / "broken", 9_000, 24_000)
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
+
+
+def test_the_card_counts_flaws_by_the_rules_of_the_demo() -> None:
+    rules = load_recipe(ROOT / "recipes/demo.toml")[FilterSettings].rules
+    settings = {str(rule["rule"]): {key: value for key, value in rule.items() if key != "rule"} for rule in rules}
+    assert {name: settings[name] for name in THRESHOLDS} == THRESHOLDS
 
 
 @pytest.mark.parametrize("role", ["teacher", "base"])
