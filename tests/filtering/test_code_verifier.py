@@ -102,7 +102,8 @@ def test_verdicts(code: str, state: str, why: str) -> None:
             "import os\nos.write(3, b'loaded\\n= 4\\n= 10\\n= 4\\n')\nos._exit(0)",
             "wrote more results than the 2 calls gave",
         ),
-        ("import os\nos.fork()\ndef f(x): return os.fork() and 0", "f(2) = 0, not 4"),
+        # Two processes write to one channel: which mistake is seen first is theirs to race for, that it is wrong is not.
+        ("import os\nos.fork()\ndef f(x): return os.fork() and 0", None),
         ("import json, marshal\njson.dumps = json.loads = lambda *a: 4\ndef f(x): return 0", "f(2) = 0, not 4"),
         (
             "class N(int):\n  __eq__ = lambda s, o: True\ndef f(x): return N(0)",
