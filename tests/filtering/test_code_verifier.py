@@ -102,7 +102,7 @@ def test_verdicts(code: str, state: str, why: str) -> None:
             "import os\nos.write(3, b'loaded\\n= 4\\n= 10\\n= 4\\n')\nos._exit(0)",
             "wrote more results than the 2 calls gave",
         ),
-        # Two processes write to one channel: which mistake is seen first is theirs to race for, that it is wrong is not.
+        # Two processes write to one channel: they race for which mistake is seen first, not for being wrong.
         ("import os\nos.fork()\ndef f(x): return os.fork() and 0", None),
         ("import json, marshal\njson.dumps = json.loads = lambda *a: 4\ndef f(x): return 0", "f(2) = 0, not 4"),
         (
