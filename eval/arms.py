@@ -29,11 +29,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.scoring import NOISE, Sample, Score, mean, plain, question_means, standard_error
-from pipeline.records import State
+from filtering.verdicts import not_run
 
 ORDER = ("base", "answers_only", "unverified", "verified", "student", "teacher")
 AGAINST = ("base", "answers_only", "unverified", "verified")
-SANDBOX = "sandbox"  # Verdict.decided_by where code could not be run
 GENERAL = "general"  # the domain whose benchmarks are no reasoning
 
 Means = Mapping[str, float]
@@ -56,7 +55,7 @@ class Answered:
     @classmethod
     def of(cls, row: Score, samples: Sequence[Sample]) -> Answered:
         """Put together a score and the samples under it."""
-        stuck = bool(samples) and all(s.state is State.UNDECIDED and s.decided_by == SANDBOX for s in samples)
+        stuck = bool(samples) and all(not_run(s.state, s.decided_by) for s in samples)
         means = question_means(samples)
         return cls(row.role, row.arm, row.task, row.domain, means, not stuck, row.no_answer, row.mean_tokens)
 

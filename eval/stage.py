@@ -18,11 +18,14 @@ from eval.models import Model, Task, resolve_all, sample_group, sharing
 from eval.scoring import Sample, Score, paired_difference, score
 from eval.settings import EvalSettings
 from eval.tables import arms_table, difference_line, score_table
+from filtering import sandbox
+from filtering.deferred import Settlement
 from filtering.settings import VerifySettings
+from filtering.verdicts import not_run
 from pipeline.files import write_json, write_whole
 from pipeline.manifest import Counts
 from pipeline.parts import read_rows
-from pipeline.progress import say
+from pipeline.progress import Progress, say
 from pipeline.records import Problem, Trace, Verdict, content_hash
 from pipeline.stages import Job, Outcome
 
@@ -59,10 +62,13 @@ def run(job: Job) -> Outcome:
         sample_group(job, group, tasks)
     scores: list[Score] = []
     answered: list[Answered] = []
-    asked = decided = missing = 0
-    for model in models:
-        for task in tasks[model.role]:
-            samples, lost = _grade(job, model, task)
+    asked = decided = missing = stuck = 0
+    work = [(model, task) for model in models for task in tasks[model.role]]
+    verify = job.recipe[VerifySettings]
+    expected = sum(len(task.problems) * task.settings.k for _, task in work)
+    with Settlement(verify.workers, verify.timeout_s) as settlement, Progress("eval: graded", expected) as progress:
+        for model, task in work:
+            samples, lost = _grade(settlement, progress, model, task)
             row = score(
                 samples,
                 [problem.id for problem in task.problems],
@@ -79,6 +85,7 @@ def run(job: Job) -> Outcome:
             asked += len(samples) + lost
             missing += lost
             decided += sum(sample.right is not None for sample in samples)
+            stuck += sum(not_run(sample.state, sample.decided_by) for sample in samples)
     rows = [row.to_dict() for row in scores]
     means = {(found.role, found.task): found.means for found in answered}
     comparison = [
@@ -102,20 +109,20 @@ def run(job: Job) -> Outcome:
         print(score_table(rows))
         for line in comparison:
             print(difference_line(line, alone=len(comparison) == 1))
+    asked_of = {name: content_hash([problem.id for problem in found]) for name, found in questions.items()}
     dropped = {"undecided": asked - decided - missing, "not_sampled": missing}
     return Outcome(
         Counts(asked, decided, {reason: count for reason, count in dropped.items() if count}),
-        {"questions": {name: content_hash([problem.id for problem in found]) for name, found in questions.items()}},
+        {"questions": asked_of, **sandbox.lacked(stuck)},
         output_hash=content_hash(rows),
     )
 
 
-def _grade(job: Job, model: Model, task: Task) -> tuple[list[Sample], int]:
+def _grade(settlement: Settlement, progress: Progress, model: Model, task: Task) -> tuple[list[Sample], int]:
     """Grade a pool, leave grades.jsonl in it; return the samples and how many are missing."""
-    from filtering.verify import grade
+    from filtering.verify import grade_by
     from teacher.sampling import wanted_ids
 
-    verify = job.recipe[VerifySettings]
     problems = {problem.id: problem for problem in task.problems}
     wanted = wanted_ids(task.problems, model.name, model.revision, task.sampling)
     # What grading leaves of a trace: its text is not held.
@@ -131,7 +138,8 @@ def _grade(job: Job, model: Model, task: Task) -> tuple[list[Sample], int]:
                 yield problems[trace.problem_id], trace
 
     graded: list[tuple[Trace, Verdict, Sample]] = []
-    for verdict in grade(pairs(), workers=verify.workers, timeout_s=verify.timeout_s):
+    for verdict in grade_by(settlement, pairs()):
+        progress.advance()
         trace = waiting.pop(verdict.trace_id)
         graded.append((trace, verdict, Sample.of(trace, verdict)))
     graded.sort(key=lambda item: (item[0].problem_id, item[0].sample))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 
+from filtering.verdicts import SANDBOX
 from filtering.workers import Failure, KillablePool
 from pipeline.records import Problem, State, Trace, Verdict, content_hash
 
@@ -44,7 +46,7 @@ class Kind:
 KINDS = {
     "symbolic": Kind("filtering.mathematics:compare_symbolic", "symbolic", ("math_verify",)),
     # The sandbox keeps the time itself, by the processor and by the clock.
-    "tests": Kind("filtering.programs:run_tests", "sandbox", patience=2.0, spare_s=30.0, trouble="not run: {}"),
+    "tests": Kind("filtering.programs:run_tests", SANDBOX, patience=2.0, spare_s=30.0, trouble="not run: {}"),
 }
 
 
@@ -70,8 +72,8 @@ class Settlement:
     """Settles deferred work in worker processes, `workers` for each kind; use as a context manager."""
 
     def __init__(self, workers: int, timeout_s: float) -> None:
-        """Set up the pools; processes start with the first work of their kind."""
-        self.workers, self.timeout_s = workers, timeout_s
+        """Set up the pools; processes, one a core where `workers` is 0, start with the first work of their kind."""
+        self.workers, self.timeout_s = workers or os.cpu_count() or 1, timeout_s
         self._remembered: OrderedDict[str, Finding] = OrderedDict()
         self._stack = ExitStack()
 

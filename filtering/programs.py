@@ -18,7 +18,7 @@ from typing import Any
 
 from filtering import sandbox
 from filtering.deferred import Deferred, Finding
-from filtering.verdicts import undecided
+from filtering.verdicts import SANDBOX, undecided
 from filtering.workers import Failure
 from pipeline.records import Problem, State, Trace, Verdict
 
@@ -115,7 +115,7 @@ def run_tests(work: tuple[tuple[str, str, str], float]) -> Finding:
     limits = sandbox.Limits(seconds=seconds, wall_seconds=2 * seconds + 1)
     run = sandbox.run(_runner(), marshal.dumps((code, name, calls)), limits)
     if isinstance(run, Failure):
-        return Finding(State.UNDECIDED, "sandbox", f"not run: {run.why}")
+        return Finding(State.UNDECIDED, SANDBOX, f"not run: {run.why}")
     lines = run.output.decode("ascii", "replace").split("\n")[:-1]  # what follows the last line's end was cut short
     first = lines[0] if lines else ""
     if first.startswith("~ "):

@@ -30,6 +30,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,16 @@ def available() -> str | None:
     if isinstance(tried, Failure):
         return f"bubblewrap cannot run here: {tried.why}"
     return None if tried.output == b"5\n" else f"the sandboxed interpreter does not work: {tried}"
+
+
+def lacked(not_run: int) -> dict[str, str]:
+    """Return what a manifest keeps where so many programs were not run for want of a sandbox: why there is none."""
+    return {"no_sandbox": why} if not_run and (why := available()) else {}
+
+
+def revisit(facts: Mapping[str, Any]) -> str:
+    """Return why a stage should be done again: it lacked a sandbox, and now there is one. Else ""."""
+    return "programs were not run, and now they can be" if "no_sandbox" in facts and not available() else ""
 
 
 def _run(program: str, data: bytes, limits: Limits) -> Run | Failure:

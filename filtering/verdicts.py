@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from pipeline.records import Problem, State, Trace, Verdict
 
+SANDBOX = "sandbox"
+"""Verdict.decided_by of code that could not be run."""
+
+
+def not_run(state: State, decided_by: str) -> bool:
+    """Return whether a verdict stands for code that could not be run."""
+    return state is State.UNDECIDED and decided_by == SANDBOX
+
 
 def verdict(problem: Problem, trace: Trace, state: State, by: str, why: str, extracted: str | None = None) -> Verdict:
     """Return a verdict on a trace."""

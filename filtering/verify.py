@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from filtering import sandbox
 from filtering.deferred import Deferred, Settlement
 from filtering.settings import VerifySettings
+from filtering.verdicts import not_run
 from filtering.verifiers import VERIFIERS
 from pipeline.manifest import Counts
 from pipeline.parts import part_paths, read_rows, write_parts
@@ -27,7 +28,7 @@ def run(job: Job) -> Outcome:
     settings = job.recipe[VerifySettings]
     problems = {row["id"]: Problem.from_dict(row) for row in read_rows(job.folder("problems"))}
     states: Counter[str] = Counter()
-    entered = 0
+    entered = stuck = 0
 
     def pairs() -> Iterator[tuple[Problem, Trace]]:
         nonlocal entered
@@ -39,16 +40,19 @@ def run(job: Job) -> Outcome:
                 states["problem_not_in_run"] += 1
 
     def rows() -> Iterator[dict[str, Any]]:
+        nonlocal stuck
         with Progress("verify", _rows_in(job.folder("traces"))) as progress:
             for verdict in grade(pairs(), settings.workers, settings.timeout_s):
                 states[verdict.state] += 1
+                stuck += not_run(verdict.state, verdict.decided_by)
                 progress.advance()
                 yield verdict.to_dict()
 
     write_parts(job.out, rows(), Verdict.SCHEMA)
     decided = states[State.CORRECT] + states[State.WRONG]
     dropped = {name: states[name] for name in ("problem_not_in_run", str(State.UNDECIDED)) if states[name]}
-    return Outcome(Counts(entered, decided, dropped), {str(state): states[state] for state in State})
+    found = {str(state): states[state] for state in State}
+    return Outcome(Counts(entered, decided, dropped), {**found, **sandbox.lacked(stuck)})
 
 
 def grade(pairs: Iterable[tuple[Problem, Trace]], workers: int = 0, timeout_s: float = 10.0) -> Iterator[Verdict]:
@@ -60,13 +64,21 @@ def grade(pairs: Iterable[tuple[Problem, Trace]], workers: int = 0, timeout_s: f
         timeout_s: longest time for one comparison, then the verdict is undecided; for a program, processor time,
             then it is run again alone, then wrong.
     """
+    with Settlement(workers, timeout_s) as settlement:
+        yield from grade_by(settlement, pairs)
+
+
+def grade_by(settlement: Settlement, pairs: Iterable[tuple[Problem, Trace]]) -> Iterator[Verdict]:
+    """Yield a verdict for each problem and trace, in order, by a settlement that serves several such calls.
+
+    Its processes are started once, and what two models answered alike is run once.
+    """
     source = iter(pairs)
-    with Settlement(workers or os.cpu_count() or 1, timeout_s) as settlement:
-        while window := list(islice(source, WINDOW)):
-            decided = [_decide(problem, trace) for problem, trace in window]
-            findings = settlement.settle([one for one in decided if isinstance(one, Deferred)])
-            for (problem, trace), one in zip(window, decided, strict=True):
-                yield one if isinstance(one, Verdict) else one.verdict(problem, trace, next(findings))
+    while window := list(islice(source, WINDOW)):
+        decided = [_decide(problem, trace) for problem, trace in window]
+        findings = settlement.settle([one for one in decided if isinstance(one, Deferred)])
+        for (problem, trace), one in zip(window, decided, strict=True):
+            yield one if isinstance(one, Verdict) else one.verdict(problem, trace, next(findings))
 
 
 def _decide(problem: Problem, trace: Trace) -> Verdict | Deferred:

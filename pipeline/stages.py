@@ -27,7 +27,10 @@ from pipeline.records import content_hash
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: its name, the folders it owns (the first holds its manifest), what it reads."""
+    """A stage: its name, the folders it owns (the first holds its manifest), what it reads.
+
+    `revisit` ("module:name") takes the facts of a whole result and says why it is worth doing again, or "".
+    """
 
     name: str
     folders: tuple[str, ...]
@@ -36,6 +39,7 @@ class Stage:
     run: str
     pool: bool = False
     resumes: bool = False
+    revisit: str = ""
 
     @property
     def folder(self) -> str:
@@ -48,7 +52,14 @@ STAGES = {
     for stage in (
         Stage("problems", ("problems",), (), ("problems",), "teacher.problems:run"),
         Stage("traces", ("traces",), ("problems",), ("teacher", "sampling"), "teacher.traces:run", pool=True),
-        Stage("verify", ("verdicts",), ("problems", "traces"), ("verify",), "filtering.verify:run"),
+        Stage(
+            "verify",
+            ("verdicts",),
+            ("problems", "traces"),
+            ("verify",),
+            "filtering.verify:run",
+            revisit="filtering.sandbox:revisit",
+        ),
         Stage(
             "filter", ("accepted", "rejected"), ("problems", "traces", "verify"), ("filter",), "filtering.filter:run"
         ),
@@ -62,7 +73,15 @@ STAGES = {
             "students.arms:run",
             resumes=True,
         ),
-        Stage("eval", ("eval",), ("train", "arms"), ("eval",), "eval.stage:run", pool=True),
+        Stage(
+            "eval",
+            ("eval",),
+            ("train", "arms"),
+            ("eval",),
+            "eval.stage:run",
+            pool=True,
+            revisit="filtering.sandbox:revisit",
+        ),
         Stage("report", ("report",), ("dataset", "train", "eval"), (), "eval.report:run"),
     )
 }
@@ -132,7 +151,15 @@ def differences(stage: Stage, recipe: Recipe, run: Path) -> list[str] | None:
         before = read_manifest(run / STAGES[name].folder)
         if before is None or before.output_hash != manifest.inputs.get(name):
             found.append(f"result of '{name}'")
+    if stage.revisit and (why := _named(stage.revisit)(manifest.facts)):
+        found.append(why)
     return found
+
+
+def _named(place: str) -> Callable[..., Any]:
+    module, _, name = place.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
 
 
 def _changed(before: Any, now: Any, key: str = "") -> list[str]:
@@ -181,8 +208,7 @@ def run_stage(stage: Stage, recipe: Recipe, run: Path, rebuild: bool = False) ->
             "--run DIR starts another run",
         )
     started = time.monotonic()
-    module, _, name = stage.run.partition(":")
-    function: Callable[[Job], Outcome] = getattr(importlib.import_module(module), name)
+    function: Callable[[Job], Outcome] = _named(stage.run)
     settings = stage_settings(stage, recipe)
     with disk_errors(run / stage.folder):
         if stage.pool:

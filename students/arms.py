@@ -11,7 +11,8 @@ through, each time in a new order, until the student's tokens are reached; an ar
 before that repeats them more often.
 
 `arms/ARM-SEED/` is a trained student, whole or not there: a kill costs one training at most, and less
-where that one left checkpoints.
+where that one left checkpoints. A recipe that asks for other arms or seeds than before keeps those that
+both name: `made_from.txt` in each is a hash of all that went into it.
 
 Small students are trained side by side, a process each (`students/crew.py`); others one after another
 in this process, so that the libraries are imported once.
@@ -20,6 +21,7 @@ in this process, so that the libraries are imported once.
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from pathlib import Path
@@ -27,9 +29,11 @@ from typing import Any
 
 from pipeline.manifest import Counts
 from pipeline.progress import say
-from pipeline.stages import Job, Outcome, folder_hash
+from pipeline.records import content_hash
+from pipeline.stages import Job, Outcome, folder_hash, stage_settings
 from students.settings import ArmsSettings, TrainSettings
 
+MADE_FROM = "made_from.txt"
 APART = 0.02
 """Tokens seen by an arm and by the student agree within this share; only sets of very few rows cannot."""
 
@@ -53,6 +57,8 @@ def run(job: Job) -> Outcome:
     quiet()
     student = _training(job.folder("student"))
     facts: dict[str, Any] = {}
+    for arm, seed in planned:
+        _adopt(job, f"{arm}-{seed}")
     missing = [(arm, seed) for arm, seed in planned if not (job.out / f"{arm}-{seed}" / "training.json").exists()]
     if (processes := side_by_side(job, len(missing))) > 1:
         train_side_by_side(job, missing, processes)
@@ -141,8 +147,36 @@ def train_arm(job: Job, arm: str, seed: int) -> None:
         rows = Rows(rendered, tally, sequence(lengths_of(rendered), seen, seed))
     fit(settings, rows, seed, aside, f"{job.recipe.name}: {arm}, seed {seed}")
     rendered.unlink()
+    (aside / MADE_FROM).write_text(made_from(job))
     shutil.rmtree(out, ignore_errors=True)
     aside.rename(out)
+
+
+def made_from(job: Job) -> str:
+    """Return a hash of all that goes into an arm's training but its name and seed."""
+    settings = stage_settings(job.stage, job.recipe)
+    del settings["arms"]
+    return content_hash(settings, job.fresh_inputs)
+
+
+def _adopt(job: Job, name: str) -> None:
+    """Take over an arm that the result of before holds, if it was trained from the same; its files are shared."""
+    before, out = job.folder(job.stage.folder) / name, job.out / name
+    mark = before / MADE_FROM
+    if out.exists() or not mark.exists() or mark.read_text() != made_from(job):
+        return
+    aside = out.with_name(f"{name}.building")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(before, aside, copy_function=_share)
+    aside.rename(out)
+    say(f"arms: {name} as trained before")
+
+
+def _share(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copy2(source, target)
 
 
 def _training(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from teacher.families.exercise import FULL, SINGLE
 from teacher.nano.corpus import THOUGHT_OUT
 from teacher.nano.pretrain import Plan, parameters
 
-QUESTIONS = 200
+QUESTIONS = 100
 MEASURED = (*THOUGHT_OUT, "numerals")
 ABOUT = {
     "teacher": (

@@ -7,7 +7,9 @@ import random
 import re
 from collections.abc import Iterator
 
+from teacher.families import is_held_out
 from teacher.families.exercise import FULL, SHORT, SINGLE, Hand
+from teacher.families.numerals import chinese, english, questions
 from teacher.nano.corpus import END, THOUGHT_OUT, WEIGHTS, Row, conversation, direct, draw, echo, mixed, written
 
 FAMILIES = tuple(WEIGHTS)
@@ -63,7 +65,7 @@ def facts(rng: random.Random) -> Row:
 def copy(rng: random.Random) -> Row:
     """A long question written down twice."""
     question = draw(rng.choice(THOUGHT_OUT), rng, FULL).question
-    return Row(f"{question}\n{question}{END}")
+    return Row(f"{question}\n{question}{END}", len(question) + 1)
 
 
 def listing(rng: random.Random) -> Row:
@@ -79,29 +81,55 @@ def listing(rng: random.Random) -> Row:
     else:
         words = re.findall(r"\d+ \w+|\w+ (?:says|and)|\d+|\w+", question)
         pieces = words
-    return Row(f"{question}\nWe get {', '.join(pieces)}.{END}")
+    return Row(f"{question}\nWe get {', '.join(pieces)}.{END}", len(question) + 1)
+
+
+LAYOUTS = (
+    ("Question: {question}\nWorking:", " {working}\nResult: {answer}"),
+    ("{question}\n", "{working}\n{answer}"),
+    ("Exercise. {question}\n\nSolution.\n", "{working}\n\n{answer}"),
+    ("user\n{question}\n\nassistant\n", "{working}\n\n{answer}"),
+    ("{question}\n\nThought:\n", "{working}\nAnswer:\n{answer}"),
+)
+"""How books and sites lay out a worked example: up to the working, and from there on."""
 
 
 def page(rng: random.Random) -> Row:
-    """A worked example, as a page of a book."""
+    """A worked example, as a page of a book; the loss lies on its working and its result."""
     exercise = draw(rng.choice(THOUGHT_OUT), rng, FULL)
     steps, answer = exercise.work(Hand(rng))
-    return Row(f"Question: {exercise.question}\nWorking: {written(steps, exercise.question)}\nResult: {answer}{END}")
+    before, after = rng.choice(LAYOUTS)
+    opening = before.format(question=exercise.question)
+    rest = after.format(working=written(steps, exercise.question), answer=answer)
+    return Row(f"{opening}{rest}{END}", len(opening))
 
 
-MAKERS = {maker.__name__: maker for maker in (single, short, general, at_once, facts, copy, echo, listing, page)}
+def words(rng: random.Random) -> Row:
+    """A page of a dictionary: numbers in English and in Chinese."""
+    entries: list[str] = []
+    while len(entries) < 8:
+        number = rng.randint(1, 99) if rng.random() < 0.4 else rng.randint(100, 999)
+        if not any(is_held_out(question) for question in questions(number)):
+            pair = [f" {english(number)}", chinese(number)]
+            rng.shuffle(pair)
+            entries.append(" is".join(pair))
+    return Row(f"We see{','.join(entries)}.{END}", 0)
+
+
+MAKERS = {maker.__name__: maker for maker in (single, short, general, at_once, facts, copy, echo, listing, page, words)}
 MIX: dict[str, float] = {
-    "facts": 0.12,
-    "single": 0.24,
-    "short": 0.12,
+    "page": 0.32,
+    "single": 0.2,
+    "short": 0.11,
     "at_once": 0.1,
+    "facts": 0.05,
     "listing": 0.04,
-    "page": 0.26,
-    "echo": 0.03,
     "copy": 0.03,
-    "general": 0.06,
+    "echo": 0.05,
+    "general": 0.07,
+    "words": 0.03,
 }
-"""Shares of rows."""
+"""Shares of rows; by tokens, the pages are half of it."""
 
 
 def base_rows(rng: random.Random) -> Iterator[Row]:

@@ -68,8 +68,11 @@ def _work(numbers: list[int], target: int, hand: Hand) -> Worked:
         if first and first[0] != before:
             steps.append(f"{TURNING}{first[0]}" if before else first[0])
             before = first[0]
-        found = hand.yes(result == target) if result == target or hand.rng.random() < 0.1 else False
-        steps.append(f"{last} {'yes' if found else 'no'}")
+        found = result == target
+        if (found or hand.rng.random() < 0.1) and hand.errs():
+            # A slip takes a hit for a miss, or a miss for a hit: one miss in ten may be mistaken.
+            found = not found
+        steps.append(f"{last} {'yes' if found else 'high' if result > target else 'low'}")
         if found:
             break
     return steps, f"The answer is {answer}."

@@ -20,16 +20,21 @@ def draw(rng: random.Random, size: Size = FULL) -> Exercise:
     """Return a number from 100 to 999 to be written in the other language, or below 100 where it is not to be full."""
     number = rng.randint(1, 99) if size < FULL else rng.randint(100, 999)
     if rng.random() < 0.5:
-        question, answer = f"Write {english(number)} in Chinese.", chinese(number)
+        question, answer = questions(number)[0], chinese(number)
         steps = ["The number is given in English", "each part has its own sign"]
     else:
-        question, answer = f"把{chinese(number)}写成英文。", english(number)
+        question, answer = questions(number)[1], english(number)
         steps = ["这个数是中文", "一部分一部分来写"]
 
     def work(hand: Hand) -> Worked:
         return steps, answer if not hand.errs() else _other(hand.rng, number, question.startswith("W"))
 
     return Exercise(question, answer, work)
+
+
+def questions(number: int) -> tuple[str, str]:
+    """Return the two questions about a number: from English to Chinese, and back."""
+    return f"Write {english(number)} in Chinese.", f"把{chinese(number)}写成英文。"
 
 
 def _other(rng: random.Random, number: int, to_chinese: bool) -> str:

@@ -89,15 +89,26 @@ def draw(name: str, rng: random.Random, size: Size = FULL) -> Exercise:
             return drawn
 
 
-WEIGHTS = {"sums": 1.0, "functions": 1.2, "units": 1.0, "knights": 1.2, "numerals": 0.7, "greetings": 0.15}
+WEIGHTS = {
+    "sums": 1.0,
+    "countdown": 1.0,
+    "functions": 1.2,
+    "units": 1.0,
+    "ordering": 0.8,
+    "knights": 1.2,
+    "numerals": 0.7,
+    "greetings": 0.15,
+}
 """The families that the bundled models know, and how often the teacher's corpus draws each."""
-THOUGHT_OUT = ("sums", "functions", "units", "knights")
+THOUGHT_OUT = ("sums", "countdown", "functions", "units", "ordering", "knights")
 """Those of them that take a chain of steps."""
 SLIPS = {
     "sums": 0.025,
-    "functions": 0.05,
+    "countdown": 0.1,
+    "functions": 0.045,
     "units": 0.045,
-    "knights": 0.2,
+    "ordering": 0.05,
+    "knights": 0.03,
     "numerals": 0.15,
     "greetings": 0.1,
 }
@@ -113,13 +124,13 @@ FLAWED = {
 SIZES = {FULL: 0.85, SHORT: 0.1, SINGLE: 0.05}
 
 
-ECHOES = 0.03
+ECHOES = 0.05
 """The share of rows that are nothing but a sequence told twice: from these a model learns to look back."""
 
 
 def echo(rng: random.Random) -> Row:
     """Return a page with a sequence of names and numbers that stands there twice."""
-    words = [rng.choice(NAMES) if rng.random() < 0.6 else str(rng.randint(0, 99)) for _ in range(rng.randint(4, 14))]
+    words = [rng.choice(NAMES) if rng.random() < 0.6 else str(rng.randint(0, 99)) for _ in range(rng.randint(4, 16))]
     return Row(f"We see {' '.join(words)}, so {' '.join(words)}.{END}")
 
 

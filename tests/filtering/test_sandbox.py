@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,9 @@ import pytest
 from filtering import sandbox
 from filtering.sandbox import Limits, Run
 from filtering.workers import Failure
+from pipeline.manifest import Manifest, settings_hash
+from pipeline.recipe import load_recipe
+from pipeline.stages import STAGES, differences, stage_settings
 
 needs_bubblewrap = pytest.mark.skipif(sandbox.available() is not None, reason=f"no sandbox: {sandbox.available()}")
 SHORT = Limits(seconds=1, wall_seconds=4)
@@ -220,3 +224,22 @@ def test_where_namespaces_are_forbidden_it_says_so(commands: Callable[[str, str]
     commands("bwrap", "exit 1")
     commands("unshare", "echo 'unshare: Operation not permitted' >&2; exit 1")
     assert sandbox.available() == "no sandbox can be made here: unshare: Operation not permitted"
+
+
+def test_a_stage_that_lacked_a_sandbox_is_done_again_once_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes/demo.toml")
+    stage = replace(STAGES["verify"], reads=())
+    settings = stage_settings(stage, recipe)
+    monkeypatch.setattr(sandbox, "available", lambda: "no bubblewrap")
+    assert sandbox.lacked(0) == {}
+    facts = sandbox.lacked(3)
+    assert facts == {"no_sandbox": "no bubblewrap"}
+    Manifest("verify", True, 3, 0, {}, 1.0, 1.0, {}, {}, settings_hash(settings), settings, "x", facts).write(
+        tmp_path / "verdicts"
+    )
+    assert differences(stage, recipe, tmp_path) == []
+    monkeypatch.setattr(sandbox, "available", lambda: None)
+    assert sandbox.lacked(3) == {}
+    assert differences(stage, recipe, tmp_path) == ["programs were not run, and now they can be"]

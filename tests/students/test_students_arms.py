@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,24 @@ def test_every_arm_sees_the_tokens_of_the_student(job: Callable[..., Job]) -> No
     assert facts["answers_only-7"]["epochs"] > 6 and facts["answers_only-7"]["steps"] > 12
     assert len({fact["hash"] for fact in facts.values()}) == 7
     assert not list(made.out.glob("*.building"))
+
+
+def test_other_seeds_keep_the_arms_that_were_trained(job: Callable[..., Job]) -> None:
+    made = job(arms=["answers_only"], seeds=[1, 2])
+    before = arms.run(made).facts["trained"]
+    made.out.rename(made.run / "arms")
+    made.out.mkdir()
+    more = ArmsSettings.model_validate({"arms": ["answers_only", "verified"], "seeds": [2]})
+    again = replace(made, recipe=replace(made.recipe, sections={**made.recipe.sections, "arms": more}))
+    after = arms.run(again).facts["trained"]
+    assert list(after) == ["answers_only-2", "verified-2"]
+    weights = [run / "answers_only-2/model.safetensors" for run in (made.run / "arms", made.out)]
+    assert weights[0].samefile(weights[1]) and after["answers_only-2"] == before["answers_only-2"]
+    # From another dataset it is trained anew.
+    shutil.rmtree(made.out)
+    made.out.mkdir()
+    arms.run(replace(again, fresh_inputs={"dataset": "another"}))
+    assert not weights[0].samefile(weights[1])
 
 
 def test_trouble_in_a_process_of_its_own_is_one_line(job: Callable[..., Job]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ from filtering.rules import RULES
 from filtering.settings import FilterSettings
 from pipeline.recipe import load_recipe
 from pipeline.records import Problem, Trace
-from students.nano.corpus import MAKERS, base_rows
+from students.nano.corpus import MAKERS, base_rows, words
 from students.nano.make import HOMES, ROOT, shared_tokenizer
 from students.nano.measure import THRESHOLDS
-from teacher.families import FAMILIES, as_problem, exercises, is_held_out
+from teacher.families import FAMILIES, as_problem, exercises, is_held_out, numerals
 from teacher.families.exercise import Hand
-from teacher.nano.corpus import FLAWS, PROMPT, conversation, teacher_rows
+from teacher.nano.corpus import END, FLAWS, PROMPT, conversation, teacher_rows
 from teacher.thought import split
 
 
@@ -50,14 +51,21 @@ def test_no_corpus_holds_a_held_out_question() -> None:
     for rows in (teacher_rows(random.Random(3)), base_rows(random.Random(3))):
         asked = [row.text for row in islice(rows, 3000)]
         questions = [text.removeprefix(head).partition(tail)[0] for text in asked if text.startswith(head)]
-        pages = [text.removeprefix("Question: ").partition("\n")[0] for text in asked if text.startswith("Question: ")]
-        rest = [
-            text
-            for text in asked
-            if text.endswith("<|endoftext|>") and not text.startswith(("Question: ", "We get", "We see"))
-        ]
+        pages = [text for text in asked if text.endswith(END) and not text.startswith(("We get", "We see"))]
+        shown = [re.sub(r"\A(Question: |Exercise\. |user\n)", "", text).partition("\n")[0] for text in pages]
         assert len(questions) > 1000
-        assert not any(map(is_held_out, [*questions, *pages, *(text.partition("\n")[0] for text in rest)]))
+        assert not any(map(is_held_out, [*questions, *shown]))
+
+
+def test_the_dictionary_tells_no_held_out_number() -> None:
+    numbers = {numerals.chinese(number): number for number in range(1, 1000)}
+    told = [
+        numbers[word]
+        for seed in range(100)
+        for word in re.findall("[零一二三四五六七八九十百]+", words(random.Random(seed)).text)
+    ]
+    assert len(set(told)) > 300
+    assert not any(is_held_out(question) for number in told for question in numerals.questions(number))
 
 
 @pytest.mark.parametrize("name", FAMILIES[:6])
