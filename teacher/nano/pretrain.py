@@ -1,7 +1,8 @@
 """Trains a small model from scratch: isolated rows, Muon for the matrices, AdamW for the rest, resumable.
 
 Rows are not packed: samples in one attention window kept models this small from learning at all (under 5%
-after 3.5M tokens, against 99.5% isolated).
+after 3.5M tokens, against 99.5% isolated). And a step sees rows of every kind and length: Muon makes each
+step as long as any other, so that steps of one kind of row each pull against each other (`make bench-batches`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from pipeline.progress import say
 from teacher.nano.corpus import Row
 
 CHUNK = 2048
-"""Rows drawn and sorted by length at once, so that a batch holds little padding."""
+"""Rows drawn at once."""
+PART = 1400
+"""Tokens, about, that go through the model at once: a step's rows, sorted by length, in parts of little padding."""
 IGNORED = -100
 
 
@@ -28,8 +31,8 @@ class Plan:
 
     tokens: int
     """Tokens to train on, padding not counted."""
-    batch_tokens: int = 2048
-    """Tokens a step, padding counted. Models this small learn more from many small steps."""
+    batch_tokens: int = 4096
+    """Tokens a step, padding not counted."""
     muon_lr: float = 0.02
     adamw_lr: float = 3e-3
     warmup: int = 100
@@ -77,21 +80,24 @@ def train(
         if state["place"] == len(chunk):
             state.update(chunk=state["chunk"] + 1, place=0)
             continue
-        for ids, labels, count in chunk[state["place"] :]:
+        for parts, count in chunk[state["place"] :]:
             if state["tokens"] >= (stop or plan.tokens):
                 break
             rate = _rate(state["tokens"] / plan.tokens, state["steps"], plan)
             for optimizer, peak in ((muon, plan.muon_lr), (adamw, plan.adamw_lr)):
                 for group in optimizer.param_groups:
                     group["lr"] = peak * rate
-            loss = loss_of(model, ids, labels)
-            loss.backward()
+            loss = 0.0
+            for ids, labels, share in parts:
+                part = share * loss_of(model, ids, labels)
+                part.backward()
+                loss += part.item()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimizer in (muon, adamw):
                 optimizer.step()
                 optimizer.zero_grad()
             now = time.monotonic()
-            state["loss"] = loss.item() if not state["steps"] else 0.98 * state["loss"] + 0.02 * loss.item()
+            state["loss"] = loss if not state["steps"] else 0.98 * state["loss"] + 0.02 * loss
             state["tokens"] += count
             state["steps"] += 1
             state["place"] += 1
@@ -154,33 +160,45 @@ def _rate(done: float, step: int, plan: Plan) -> float:
     return warm * max(0.01, left)
 
 
+Part = tuple[Any, Any, float]
+"""Token ids and labels (rows x width, padded), and the share of its step's labels."""
+
+
 def batches(
     tokenizer: Any, rows: Callable[[random.Random], Iterator[Row]], seed: int, chunk: int, size: int
-) -> list[tuple[Any, Any, int]]:
-    """Return the batches of a chunk: token ids, labels, tokens without padding; the same whenever they are drawn."""
-    import torch
-
-    rng = random.Random(f"{seed}/{chunk}")
-    source = rows(rng)
+) -> list[tuple[list[Part], int]]:
+    """Return the steps of a chunk, parts and tokens without padding of each; the same whenever they are drawn."""
+    source = rows(random.Random(f"{seed}/{chunk}"))
     drawn = [next(source) for _ in range(CHUNK)]
     encoded = tokenizer([row.text for row in drawn], return_offsets_mapping=True)
-    pairs = []
+    groups: list[list[tuple[list[int], list[int]]]] = [[]]
+    tokens = 0
     for row, ids, offsets in zip(drawn, encoded["input_ids"], encoded["offset_mapping"], strict=True):
         labels = [IGNORED if start < row.prompt else id for id, (start, _) in zip(ids, offsets, strict=True)]
-        pairs.append((ids, labels))
-    pairs.sort(key=lambda pair: len(pair[0]))
-    groups: list[list[tuple[list[int], list[int]]]] = [[]]
-    for pair in pairs:
-        if (len(groups[-1]) + 1) * len(pair[0]) > size:
+        if groups[-1] and tokens + len(ids) > size:
             groups.append([])
-        groups[-1].append(pair)
-    rng.shuffle(groups)
+            tokens = 0
+        groups[-1].append((ids, labels))
+        tokens += len(ids)
+    return [(_parts(group), sum(len(ids) for ids, _ in group)) for group in groups]
+
+
+def _parts(group: list[tuple[list[int], list[int]]]) -> list[Part]:
+    import torch
+
+    group = sorted(group, key=lambda pair: len(pair[0]))
+    split: list[list[tuple[list[int], list[int]]]] = [[]]
+    for pair in group:
+        if split[-1] and (len(split[-1]) + 1) * len(pair[0]) > PART:
+            split.append([])
+        split[-1].append(pair)
+    whole = sum(label != IGNORED for _, labels in group for label in labels[1:])
     found = []
-    for group in groups:
-        width = max(len(ids) for ids, _ in group)
-        ids = torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in group])
-        labels = torch.tensor([labels + [IGNORED] * (width - len(labels)) for _, labels in group])
-        found.append((ids, labels, sum(len(ids) for ids, _ in group)))
+    for part in split:
+        width = max(len(ids) for ids, _ in part)
+        ids = torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in part])
+        labels = torch.tensor([labels + [IGNORED] * (width - len(labels)) for _, labels in part])
+        found.append((ids, labels, int((labels[:, 1:] != IGNORED).sum()) / whole))
     return found
 
 
