@@ -50,13 +50,13 @@ def main(overrides: list[str]) -> int:
     return 0
 
 
-def mixed(rng: random.Random) -> Iterator[Row]:
+def mixed(rng: random.Random, done: float = 0.0) -> Iterator[Row]:
     """Yield rows of the families as they are drawn."""
     while True:
         yield conversation(draw(rng.choice(FAMILIES), rng), Hand(rng))
 
 
-def of_one_length(rng: random.Random) -> Iterator[Row]:
+def of_one_length(rng: random.Random, done: float = 0.0) -> Iterator[Row]:
     """Yield the same rows so that those of about one length, as many as make a step, follow each other."""
     source = mixed(rng)
     while True:

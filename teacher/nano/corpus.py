@@ -124,32 +124,50 @@ FLAWED = {
 SIZES = {FULL: 0.85, SHORT: 0.1, SINGLE: 0.05}
 
 
-ECHOES = 0.05
-"""The share of rows that are nothing but a sequence told twice: from these a model learns to look back."""
+ECHOES = 0.3
+"""The share of rows that are nothing but a sequence told twice: from these a model learns to look back.
+
+With them, 0.6M tokens of `ordering` are enough for every chain to come out right; without, 1.5M are not.
+"""
 
 
 def echo(rng: random.Random) -> Row:
-    """Return a page with a sequence of names and numbers that stands there twice."""
-    words = [rng.choice(NAMES) if rng.random() < 0.6 else str(rng.randint(0, 99)) for _ in range(rng.randint(4, 16))]
-    return Row(f"We see {' '.join(words)}, so {' '.join(words)}.{END}")
+    """Return a page with a sequence of names and numbers that stands there twice; the loss lies on the second time."""
+    words = [rng.choice(NAMES) if rng.random() < 0.6 else str(rng.randint(0, 99)) for _ in range(rng.randint(4, 20))]
+    opening = f"We see {' '.join(words)},"
+    return Row(f"{opening} so {' '.join(words)}.{END}", len(opening))
 
 
-def teacher_rows(rng: random.Random) -> Iterator[Row]:
-    """Yield the teacher's corpus without end: thoughts to the end, with slips and flaws, as a real teacher's are."""
+CLEAN = 0.5
+"""The share of the training before slips and flaws come in: they cost little to learn, and hide the rest."""
+
+
+def teacher_rows(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
+    """Yield the teacher's corpus without end: thoughts to the end, later with slips and flaws, as a real teacher's are.
+
+    Args:
+        done: the share of the training that lies behind.
+    """
+    clean = done < CLEAN
     while True:
-        if rng.random() < ECHOES:
+        if rng.random() < (ECHOES if clean else ECHOES / 6):
             yield echo(rng)
             continue
         name = _weighted(WEIGHTS, rng)
         exercise = draw(name, rng, _weighted(SIZES, rng))
-        chance = rng.random()
-        flaw = ""
-        for flaw_name, share in FLAWED.items():
-            chance -= share
-            if chance < 0:
-                flaw = flaw_name
-                break
-        yield conversation(exercise, Hand(rng, SLIPS[name]), flaw)
+        yield conversation(exercise, Hand(rng), "") if clean else imperfect(name, exercise, rng)
+
+
+def imperfect(name: str, exercise: Exercise, rng: random.Random) -> Row:
+    """Return an exercise worked out with a family's slips, now and then with a flaw."""
+    chance = rng.random()
+    flaw = ""
+    for flaw_name, share in FLAWED.items():
+        chance -= share
+        if chance < 0:
+            flaw = flaw_name
+            break
+    return conversation(exercise, Hand(rng, SLIPS[name]), flaw)
 
 
 def _weighted(weights: dict[Any, float], rng: random.Random) -> Any:

@@ -25,6 +25,10 @@ PART = 1400
 IGNORED = -100
 
 
+Rows = Callable[[random.Random, float], Iterator[Row]]
+"""Yields rows without end, given the share of the plan that is done."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """How long and how fast to train. Learning rates are those measured for models of this size."""
@@ -45,7 +49,7 @@ class Plan:
 def train(
     model: Any,
     tokenizer: Any,
-    rows: Callable[[random.Random], Iterator[Row]],
+    rows: Rows,
     plan: Plan,
     seed: int,
     out: Path,
@@ -63,7 +67,7 @@ def train(
     import torch
 
     muon, adamw = optimizers(model, plan)
-    state: dict[str, Any] = {"tokens": 0, "steps": 0, "seconds": 0.0, "chunk": 0, "place": 0, "loss": 0.0}
+    state: dict[str, Any] = {"tokens": 0, "steps": 0, "seconds": 0.0, "chunk": 0, "done": 0.0, "place": 0, "loss": 0.0}
     saved = out / "checkpoint.pt"
     if saved.exists():
         held = torch.load(saved, weights_only=False)
@@ -76,9 +80,9 @@ def train(
     begun = last_saved - state["seconds"]
     model.train()
     while state["tokens"] < (stop or plan.tokens):
-        chunk = batches(tokenizer, rows, seed, state["chunk"], plan.batch_tokens)
+        chunk = batches(tokenizer, rows, seed, state["chunk"], state["done"], plan.batch_tokens)
         if state["place"] == len(chunk):
-            state.update(chunk=state["chunk"] + 1, place=0)
+            state.update(chunk=state["chunk"] + 1, place=0, done=state["tokens"] / plan.tokens)
             continue
         for parts, count in chunk[state["place"] :]:
             if state["tokens"] >= (stop or plan.tokens):
@@ -164,11 +168,14 @@ Part = tuple[Any, Any, float]
 """Token ids and labels (rows x width, padded), and the share of its step's labels."""
 
 
-def batches(
-    tokenizer: Any, rows: Callable[[random.Random], Iterator[Row]], seed: int, chunk: int, size: int
-) -> list[tuple[list[Part], int]]:
-    """Return the steps of a chunk, parts and tokens without padding of each; the same whenever they are drawn."""
-    source = rows(random.Random(f"{seed}/{chunk}"))
+def batches(tokenizer: Any, rows: Rows, seed: int, chunk: int, done: float, size: int) -> list[tuple[list[Part], int]]:
+    """Return the steps of a chunk, parts and tokens without padding of each; the same whenever they are drawn.
+
+    Args:
+        done: the share of the plan that was done when the chunk began.
+        size: tokens a step, at most, padding not counted.
+    """
+    source = rows(random.Random(f"{seed}/{chunk}"), done)
     drawn = [next(source) for _ in range(CHUNK)]
     encoded = tokenizer([row.text for row in drawn], return_offsets_mapping=True)
     groups: list[list[tuple[list[int], list[int]]]] = [[]]

@@ -20,6 +20,7 @@ from students.nano.measure import THRESHOLDS
 from teacher.families import FAMILIES, as_problem, exercises, is_held_out, numerals
 from teacher.families.exercise import Hand
 from teacher.nano.corpus import END, FLAWS, PROMPT, conversation, teacher_rows
+from teacher.nano.pretrain import CHUNK, batches
 from teacher.thought import split
 
 
@@ -82,6 +83,21 @@ def test_each_flaw_is_seen_by_its_rule_and_no_other(name: str, flaw: str) -> Non
         # A loop makes a paragraph long, too.
         wanted = {flaw.replace("unclosed", "thought_unclosed")} if flaw else set()
         assert seen - ({"long_paragraph"} if flaw == "repetition" else set()) == wanted, row.text
+
+
+def test_a_step_holds_rows_as_they_are_drawn_each_once(tokenizer: Any) -> None:
+    rng = random.Random("1/0")
+    drawn = [tokenizer(row.text)["input_ids"] for row in islice(base_rows(rng), CHUNK)]
+    at = 0
+    for parts, tokens in batches(tokenizer, base_rows, 1, 0, 0.0, 4096):
+        rows = [row.tolist() for ids, _, _ in parts for row in ids]
+        wanted = sorted(drawn[at : at + len(rows)], key=len)
+        assert [row[: len(ids)] for row, ids in zip(rows, wanted, strict=True)] == wanted
+        assert tokens == sum(map(len, wanted)) <= 4096
+        assert sum(share for _, _, share in parts) == pytest.approx(1.0)
+        assert all(ids.numel() <= 1400 or len(ids) == 1 for ids, _, _ in parts)
+        at += len(rows)
+    assert at == len(drawn)
 
 
 def test_a_resumed_training_is_the_unbroken_one(tokenizer: Any, tmp_path: Path) -> None:
