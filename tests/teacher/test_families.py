@@ -51,7 +51,8 @@ def test_a_steady_hand_is_judged_correct_and_a_slipping_one_wrong(name: str, siz
         _, answer = exercise.work(hand)
         if hand.slips and answer != true:
             slipped.append((problem, trace_of(problem.id, answer)))
-    if name not in ("countdown", "knights"):  # a second look may reach another right answer there
+    # A second look may reach another right answer there; and who has one step to take cannot lose count.
+    if name not in ("countdown", "knights") and (name, size) != ("ordering", SINGLE):
         assert slipped and all(verdict.state == State.WRONG for verdict in grade(slipped))
 
 
