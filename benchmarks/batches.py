@@ -2,7 +2,7 @@
 
 `make bench-batches` trains the bundled base's architecture from scratch twice on two families together, on as many
 tokens, rows and steps, and keeps results/batches.json. Sorting rows by length saves padding; it also gives
-each step rows of one family. About eight minutes on one core.
+each step rows of one family.
 """
 
 from __future__ import annotations

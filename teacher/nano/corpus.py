@@ -112,7 +112,7 @@ SLIPS = {
     "numerals": 0.15,
     "greetings": 0.1,
 }
-"""The probability of a slip at a step, so that about a fifth of the traces come out wrong."""
+"""The probability of a slip at a step, so that a tenth to a fifth of the traces come out wrong."""
 FLAWED = {
     "language_mixing": 0.055,
     "repetition": 0.05,
@@ -125,10 +125,7 @@ SIZES = {FULL: 0.85, SHORT: 0.1, SINGLE: 0.05}
 
 
 ECHOES = 0.3
-"""The share of rows that are nothing but a sequence told twice: from these a model learns to look back.
-
-With them, 0.6M tokens of `ordering` are enough for every chain to come out right; without, 1.5M are not.
-"""
+"""The share of rows that are nothing but a sequence told twice: from these a model learns to look back."""
 
 
 def echo(rng: random.Random) -> Row:

@@ -49,7 +49,7 @@ def test_the_corpora_are_whole_words_to_the_tokenizer(tokenizer: Any) -> None:
 
 def test_no_corpus_holds_a_held_out_question() -> None:
     head, tail = PROMPT.split("{question}")
-    for rows in (teacher_rows(random.Random(3)), base_rows(random.Random(3))):
+    for rows in (teacher_rows(random.Random(3), 0.0), teacher_rows(random.Random(3)), base_rows(random.Random(3))):
         asked = [row.text for row in islice(rows, 3000)]
         questions = [text.removeprefix(head).partition(tail)[0] for text in asked if text.startswith(head)]
         pages = [text for text in asked if text.endswith(END) and not text.startswith(("We get", "We see"))]
