@@ -10,7 +10,20 @@ from collections.abc import Iterator
 from teacher.families import is_held_out
 from teacher.families.exercise import FULL, SHORT, SINGLE, Hand
 from teacher.families.numerals import chinese, english, questions
-from teacher.nano.corpus import END, THOUGHT_OUT, WEIGHTS, Row, conversation, direct, draw, echo, mixed, written
+from teacher.nano.corpus import (
+    ECHOES_FIRST,
+    END,
+    FIRST,
+    THOUGHT_OUT,
+    WEIGHTS,
+    Row,
+    conversation,
+    direct,
+    draw,
+    echo,
+    mixed,
+    written,
+)
 
 FAMILIES = tuple(WEIGHTS)
 
@@ -118,8 +131,8 @@ def words(rng: random.Random) -> Row:
 
 MAKERS = {maker.__name__: maker for maker in (single, short, general, at_once, facts, copy, echo, listing, page, words)}
 MIX: dict[str, float] = {
-    "page": 0.28,
-    "echo": 0.26,
+    "page": 0.42,
+    "echo": 0.12,
     "single": 0.15,
     "short": 0.08,
     "at_once": 0.08,
@@ -129,9 +142,15 @@ MIX: dict[str, float] = {
     "copy": 0.02,
     "words": 0.02,
 }
-"""Shares of rows; by tokens, the pages are half of it."""
+"""Shares of rows, once the echoes of the beginning are over; by tokens, the pages are three fifths of it."""
 
 
 def base_rows(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
-    """Yield the base's corpus without end; it is the same all through."""
-    yield from mixed(MIX, MAKERS, rng)
+    """Yield the base's corpus without end: hardly anything but echoes at first, then MIX.
+
+    Args:
+        done: the share of the training that lies behind.
+    """
+    rest = 1 - MIX["echo"]
+    mix = MIX if done >= FIRST else {**MIX, "echo": rest * ECHOES_FIRST / (1 - ECHOES_FIRST)}
+    yield from mixed(mix, MAKERS, rng)

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 HOMES = {"teacher": ROOT / "teacher/nano/model", "base": ROOT / "students/nano/model"}
 TEXTS = 12_000
 """Rows of each corpus from which the vocabulary is taken."""
-MTOKENS = {"teacher": 14.0, "base": 16.0}
+MTOKENS = {"teacher": 12.0, "base": 16.0}
 
 
 def main(argv: list[str] | None = None) -> int:

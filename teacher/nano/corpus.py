@@ -90,12 +90,12 @@ def draw(name: str, rng: random.Random, size: Size = FULL) -> Exercise:
 
 
 WEIGHTS = {
-    "sums": 1.0,
+    "sums": 1.4,
     "countdown": 1.0,
     "functions": 1.2,
-    "units": 1.0,
+    "units": 1.2,
     "ordering": 0.8,
-    "knights": 1.2,
+    "knights": 0.9,
     "numerals": 0.7,
     "greetings": 0.15,
 }
@@ -124,8 +124,11 @@ FLAWED = {
 SIZES = {FULL: 0.85, SHORT: 0.1, SINGLE: 0.05}
 
 
-ECHOES = 0.3
-"""The share of rows that are nothing but a sequence told twice: from these a model learns to look back."""
+ECHOES = 0.2
+"""The share of the teacher's rows that are a sequence told twice and no more: they teach looking back."""
+FIRST = 0.05
+"""The share of the training in which ECHOES_FIRST of the rows are such: whoever can look back learns chains sooner."""
+ECHOES_FIRST = 0.85
 
 
 def echo(rng: random.Random) -> Row:
@@ -135,7 +138,7 @@ def echo(rng: random.Random) -> Row:
     return Row(f"{opening} so {' '.join(words)}.{END}", len(opening))
 
 
-CLEAN = 0.5
+CLEAN = 0.6
 """The share of the training before slips and flaws come in: they cost little to learn, and hide the rest."""
 
 
@@ -146,13 +149,14 @@ def teacher_rows(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
         done: the share of the training that lies behind.
     """
     clean = done < CLEAN
+    echoes = ECHOES_FIRST if done < FIRST else ECHOES if clean else ECHOES / 4
     while True:
-        if rng.random() < (ECHOES if clean else ECHOES / 6):
+        if rng.random() < echoes:
             yield echo(rng)
             continue
         name = _weighted(WEIGHTS, rng)
         exercise = draw(name, rng, _weighted(SIZES, rng))
-        yield conversation(exercise, Hand(rng), "") if clean else imperfect(name, exercise, rng)
+        yield conversation(exercise, Hand(rng)) if clean else imperfect(name, exercise, rng)
 
 
 def imperfect(name: str, exercise: Exercise, rng: random.Random) -> Row:

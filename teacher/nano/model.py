@@ -10,7 +10,7 @@ from pipeline.files import write_json
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 128,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 4,
     "first_k_dense_replace": 1,
     "num_attention_heads": 4,
     "num_key_value_heads": 4,
