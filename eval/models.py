@@ -116,7 +116,7 @@ def sample_group(job: Job, group: Sequence[Model], tasks: Mapping[str, Sequence[
     Raises:
         UserError: the engine does not start, is gone, or gave up samples.
     """
-    from teacher.sampling import held_ids, sample, wanted_ids
+    from teacher.sampling import Ask, held_ids, sample, wanted_ids
     from teacher.serve import serving
     from teacher.settings import TeacherSettings
     from teacher.swap import swap_weights
@@ -140,15 +140,17 @@ def sample_group(job: Job, group: Sequence[Model], tasks: Mapping[str, Sequence[
                         serving(model.served, model.engine, job.run, name, swaps=len(group) > 1)
                     )
                 endpoints = engine.endpoints
-            for task in tasks[model.role]:
-                sample(
-                    task.problems,
-                    task.pool,
-                    model=model.name,
-                    revision=model.revision,
-                    settings=task.sampling,
-                    endpoints=endpoints,
-                    seed=job.recipe.seed,
-                    what=f"{model.role} on {task.settings.name}",
-                    engine=engine,
-                )
+            # All benchmarks in one stream: between two of them the engine would idle on the longest answer.
+            sample(
+                [Ask(task.problems, task.pool, task.sampling) for task in tasks[model.role]],
+                model=model.name,
+                revision=model.revision,
+                endpoints=endpoints,
+                seed=job.recipe.seed,
+                what=f"{model.role} on {_benchmarks(tasks[model.role])}",
+                engine=engine,
+            )
+
+
+def _benchmarks(tasks: Sequence[Task]) -> str:
+    return tasks[0].settings.name if len(tasks) == 1 else f"{len(tasks)} benchmarks"

@@ -7,13 +7,12 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 
 from pipeline.engine import Completion, Endpoint, Request, Retry, complete
 from pipeline.errors import UserError
-from pipeline.journal import Journal
 from pipeline.progress import Progress
 
 FLUSH_SECONDS = 0.05
@@ -44,13 +43,23 @@ class Tally:
     given_up: dict[str, str] = field(default_factory=dict)
 
 
+class Sink(Protocol):
+    """Where completions become durable: a `pipeline.journal.Journal`, or several behind one face."""
+
+    def append(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Make rows durable."""
+
+    def sync_if_due(self) -> None:
+        """Flush to the disk where that is due."""
+
+
 class Driver:
     """Drives requests over endpoints; each completion is durable in the journal before it counts."""
 
     def __init__(
         self,
         endpoints: list[Endpoint],
-        journal: Journal,
+        journal: Sink,
         to_row: Callable[[Request, Completion], dict[str, Any]],
         settings: DriveSettings,
         trouble: Callable[[], str | None] = lambda: None,
@@ -59,7 +68,7 @@ class Driver:
 
         Args:
             endpoints: where to ask; work goes to the one with the fewest requests in flight.
-            journal: an entered journal.
+            journal: an entered journal, or what stands for several.
             to_row: makes the record to store, with its `id`, from a request and its completion.
             settings: concurrency, time-outs and retries.
             trouble: asked now and then; text means that the engine is gone for good, and why.

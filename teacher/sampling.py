@@ -5,7 +5,9 @@ Serves the stage `traces` and the benchmarks alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,92 +73,141 @@ def seed_for(id: str, seed: int) -> int:
     return int(content_hash("seed", id, seed)[:8], 16) % 2**31
 
 
+@dataclass(frozen=True)
+class Ask:
+    """What is asked for: every problem as often as the settings say, for a pool."""
+
+    problems: Sequence[Problem]
+    pool: Path
+    settings: SamplingSettings
+
+
 def sample(
-    problems: Sequence[Problem],
-    pool: Path,
+    asks: Sequence[Ask],
     *,
     model: str,
     revision: str,
-    settings: SamplingSettings,
     endpoints: Sequence[Endpoint],
     seed: int,
     what: str,
     engine: Engine | None = None,
 ) -> Tally:
-    """Sample what the pool lacks; leave it whole, as Parquet parts of `Trace` rows in `pool`.
+    """Sample what the pools lack, all in one stream; leave them whole, as Parquet parts of `Trace` rows.
+
+    A trace that several pools lack is sampled once. How requests are driven is as the first of the asks says.
 
     Raises:
         UserError: the engine refuses or is gone, the disk is full, or some samples were given up
-            after all retries. All that came back is in the pool.
+            after all retries. All that came back is in the pools.
     """
-    by_id = {problem.id: problem for problem in problems}
-    wanted = wanted_ids(problems, model, revision, settings)
-    template = template_hash(settings)
-    opened = {"continue_final_message": True, "add_generation_prompt": False} if settings.prefill else {}
-
-    def requests(missing: list[str]) -> Iterator[Request]:
-        for id in missing:
-            params: dict[str, Any] = {
-                "temperature": settings.temperature,
-                "top_p": settings.top_p,
-                "max_tokens": settings.max_tokens,
-                **({"seed": seed_for(id, seed)} if engine is None or engine.takes_seeds else {}),
-                **({"top_k": settings.top_k} if settings.top_k > 0 else {}),
-                **opened,
-                **settings.extra_body,
-            }
-            yield Request(id, messages_for(by_id[wanted[id][0]], settings), params)
-
-    def to_row(request: Request, completion: Completion) -> dict[str, Any]:
-        if settings.split == "final_answer" and not completion.reasoning:
-            thought, answer = split_at_final_answer(completion.text)
-        else:
-            thought, answer = split(completion.text, completion.reasoning, settings.prefill)
-        problem, number = wanted[request.id]
-        return Trace(
-            id=request.id,
-            problem_id=problem,
-            sample=number,
-            thought=thought,
-            answer=answer,
-            text=completion.text,
-            finish_reason=completion.finish_reason,
-            prompt_tokens=completion.prompt_tokens,
-            completion_tokens=completion.completion_tokens,
-            teacher=model,
-            revision=revision,
-            template=template,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            top_k=settings.top_k,
-            max_tokens=settings.max_tokens,
-            seed=request.params.get("seed"),
-            endpoint=completion.endpoint,
-            attempts=completion.attempts,
-            started=completion.started,
-            seconds=completion.seconds,
-        ).to_dict()
-
-    with Journal(pool, Trace.SCHEMA) as journal:
-        held = journal.ids()
-        missing = [id for id in wanted if id not in held]
+    wanted: dict[str, _Wanted] = {}
+    with ExitStack() as stack:
+        journals = []
+        for ask in asks:
+            journals.append(stack.enter_context(Journal(ask.pool, Trace.SCHEMA)))
+            held = journals[-1].ids()
+            by_id = {problem.id: problem for problem in ask.problems}
+            for id, (problem, number) in wanted_ids(ask.problems, model, revision, ask.settings).items():
+                entry = wanted.setdefault(id, _Wanted(by_id[problem], number, ask.settings))
+                if id not in held:
+                    entry.lacking.append(journals[-1])
+        missing = [id for id, entry in wanted.items() if entry.lacking]
         tally = Tally()
+        driving = asks[0].settings
         if missing:
             driver = Driver(
                 list(endpoints),
-                journal,
-                to_row,
-                DriveSettings(settings.concurrency, settings.timeout_s, settings.attempts, settings.patience_s),
+                _Pools(wanted),
+                lambda request, completion: _row(request, completion, wanted[request.id], model, revision),
+                DriveSettings(driving.concurrency, driving.timeout_s, driving.attempts, driving.patience_s),
                 engine.trouble if engine else lambda: None,
             )
+            seeded = engine is None or engine.takes_seeds
             with Progress(what, len(wanted), len(wanted) - len(missing)) as progress:
-                tally = driver.drive(requests(missing), progress)
-        journal.roll()
+                tally = driver.drive((_request(id, wanted[id], seed if seeded else None) for id in missing), progress)
+        for journal in journals:
+            journal.roll()
     if tally.given_up:
         raise UserError(
-            f"{what}: {len(tally.given_up)} of {len(wanted)} samples were given up after {settings.attempts} attempts "
+            f"{what}: {len(tally.given_up)} of {len(wanted)} samples were given up after {driving.attempts} attempts "
             f"each (last: {list(tally.given_up.values())[-1]}); the others are kept",
             "run the same command again for those alone",
             "raise sampling.attempts or sampling.timeout_s",
         )
     return tally
+
+
+@dataclass
+class _Wanted:
+    """One trace to sample, and the pools that lack it."""
+
+    problem: Problem
+    number: int
+    settings: SamplingSettings
+    lacking: list[Journal] = field(default_factory=list)
+
+
+class _Pools:
+    """The journals of several pools as one: a row goes into each that lacks it."""
+
+    def __init__(self, wanted: Mapping[str, _Wanted]) -> None:
+        self.wanted = wanted
+        self.used: dict[Journal, None] = {}
+
+    def append(self, rows: Iterable[dict[str, Any]]) -> None:
+        of: dict[Journal, list[dict[str, Any]]] = {}
+        for row in rows:
+            for journal in self.wanted[row["id"]].lacking:
+                of.setdefault(journal, []).append(row)
+        for journal, its in of.items():
+            journal.append(its)
+        self.used.update(dict.fromkeys(of))
+
+    def sync_if_due(self) -> None:
+        for journal in self.used:
+            journal.sync_if_due()
+
+
+def _request(id: str, wanted: _Wanted, seed: int | None) -> Request:
+    settings = wanted.settings
+    params: dict[str, Any] = {
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "max_tokens": settings.max_tokens,
+        **({} if seed is None else {"seed": seed_for(id, seed)}),
+        **({"top_k": settings.top_k} if settings.top_k > 0 else {}),
+        **({"continue_final_message": True, "add_generation_prompt": False} if settings.prefill else {}),
+        **settings.extra_body,
+    }
+    return Request(id, messages_for(wanted.problem, settings), params)
+
+
+def _row(request: Request, completion: Completion, wanted: _Wanted, model: str, revision: str) -> dict[str, Any]:
+    settings = wanted.settings
+    if settings.split == "final_answer" and not completion.reasoning:
+        thought, answer = split_at_final_answer(completion.text)
+    else:
+        thought, answer = split(completion.text, completion.reasoning, settings.prefill)
+    return Trace(
+        id=request.id,
+        problem_id=wanted.problem.id,
+        sample=wanted.number,
+        thought=thought,
+        answer=answer,
+        text=completion.text,
+        finish_reason=completion.finish_reason,
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+        teacher=model,
+        revision=revision,
+        template=template_hash(settings),
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        top_k=settings.top_k,
+        max_tokens=settings.max_tokens,
+        seed=request.params.get("seed"),
+        endpoint=completion.endpoint,
+        attempts=completion.attempts,
+        started=completion.started,
+        seconds=completion.seconds,
+    ).to_dict()

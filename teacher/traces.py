@@ -11,7 +11,7 @@ from pipeline.manifest import Counts
 from pipeline.records import content_hash
 from pipeline.stages import Job, Outcome
 from teacher.problems import load_problems
-from teacher.sampling import held_ids, sample, wanted_ids
+from teacher.sampling import Ask, held_ids, sample, wanted_ids
 from teacher.serve import Engine, at_revision, serving
 from teacher.settings import SamplingSettings, TeacherSettings
 
@@ -31,11 +31,9 @@ def run(job: Job) -> Outcome:
             )
             endpoints = engine.endpoints
         tally = sample(
-            problems,
-            job.out,
+            [Ask(problems, job.out, sampling)],
             model=teacher.model,
             revision=revision,
-            settings=sampling,
             endpoints=endpoints,
             seed=job.recipe.seed,
             what="traces",

@@ -129,6 +129,8 @@ ECHOES = 0.2
 FIRST = 0.05
 """The share of the training in which ECHOES_FIRST of the rows are such: whoever can look back learns chains sooner."""
 ECHOES_FIRST = 0.85
+ORDERING_NEXT = 5.0
+"""The weight of `ordering`, which is nothing but looking up, over as long after that."""
 
 
 def echo(rng: random.Random) -> Row:
@@ -150,11 +152,12 @@ def teacher_rows(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
     """
     clean = done < CLEAN
     echoes = ECHOES_FIRST if done < FIRST else ECHOES if clean else ECHOES / 4
+    weights = {**WEIGHTS, "ordering": ORDERING_NEXT} if FIRST <= done < 2 * FIRST else WEIGHTS
     while True:
         if rng.random() < echoes:
             yield echo(rng)
             continue
-        name = _weighted(WEIGHTS, rng)
+        name = _weighted(weights, rng)
         exercise = draw(name, rng, _weighted(SIZES, rng))
         yield conversation(exercise, Hand(rng)) if clean else imperfect(name, exercise, rng)
 

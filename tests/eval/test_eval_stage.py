@@ -22,10 +22,11 @@ from pipeline.errors import UserError
 from pipeline.journal import Journal
 from pipeline.manifest import Manifest
 from pipeline.recipe import Recipe
-from pipeline.records import Problem, Trace
+from pipeline.records import Trace
 from pipeline.stages import STAGES, Job
 from students.settings import TrainSettings
-from teacher.settings import SamplingSettings, TeacherSettings
+from teacher.sampling import Ask
+from teacher.settings import TeacherSettings
 
 ANSWERS = {
     "right": ("a thought", "It is \\boxed{%s}.", "stop"),
@@ -51,36 +52,37 @@ class Fakes:
 
     def sample(
         self,
-        problems: list[Problem],
-        pool: Path,
+        asks: list[Ask],
         *,
         model: str,
         revision: str,
-        settings: SamplingSettings,
         endpoints: list[Any],
         seed: int,
         what: str,
         engine: Any = None,
     ) -> None:
-        by_id = {problem.id: problem for problem in problems}
-        order = {problem.id: number for number, problem in enumerate(problems)}
-        with Journal(pool, Trace.SCHEMA) as journal:
-            held = journal.ids()
-            for id, (problem, number) in teacher.sampling.wanted_ids(problems, model, revision, settings).items():
-                if id in held:
-                    continue
-                assert endpoints, "sampling needs an engine"
-                plan = self.plan[what.split()[0]]
-                thought, answer, finish = ANSWERS[plan[(order[problem] + number) % len(plan)]]
-                answer = answer.replace("%s", str(by_id[problem].reference)) if answer else None
-                row = Trace(
-                    id, problem, number, thought, answer, f"{thought}</think>{answer}", finish, 5, 40,
-                    model, revision, "t", settings.temperature, settings.top_p, settings.top_k, settings.max_tokens,
-                    0, "e", 1, 0.0, 1.0,
-                )  # fmt: skip
-                journal.append([row.to_dict()])
-                self.sampled += 1
-            journal.roll()
+        plan = self.plan[what.split()[0]]
+        for ask in asks:
+            settings = ask.settings
+            by_id = {problem.id: problem for problem in ask.problems}
+            order = {problem.id: number for number, problem in enumerate(ask.problems)}
+            with Journal(ask.pool, Trace.SCHEMA) as journal:
+                held = journal.ids()
+                wanted = teacher.sampling.wanted_ids(ask.problems, model, revision, settings)
+                for id, (problem, number) in wanted.items():
+                    if id in held:
+                        continue
+                    assert endpoints, "sampling needs an engine"
+                    thought, answer, finish = ANSWERS[plan[(order[problem] + number) % len(plan)]]
+                    answer = answer.replace("%s", str(by_id[problem].reference)) if answer else None
+                    row = Trace(
+                        id, problem, number, thought, answer, f"{thought}</think>{answer}", finish, 5, 40,
+                        model, revision, "t", settings.temperature, settings.top_p, settings.top_k,
+                        settings.max_tokens, 0, "e", 1, 0.0, 1.0,
+                    )  # fmt: skip
+                    journal.append([row.to_dict()])
+                    self.sampled += 1
+                journal.roll()
 
 
 @pytest.fixture
@@ -177,7 +179,7 @@ def test_a_new_student_is_sampled_anew_and_the_base_is_not(tmp_path: Path, fakes
 
 def test_samples_that_are_not_there_are_counted(tmp_path: Path, fakes: Fakes, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
-        teacher.sampling, "sample", lambda problems, pool, **rest: pool.mkdir(parents=True, exist_ok=True)
+        teacher.sampling, "sample", lambda asks, **rest: [ask.pool.mkdir(parents=True, exist_ok=True) for ask in asks]
     )
     outcome = run(job(tmp_path))
     assert (outcome.counts.kept, outcome.counts.dropped) == (0, {"not_sampled": 8})

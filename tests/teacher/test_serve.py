@@ -21,7 +21,7 @@ from teacher import serve
 from teacher.bundled import NAME
 from teacher.models import model_folder
 from teacher.nano.corpus import PROMPT
-from teacher.sampling import sample
+from teacher.sampling import Ask, sample
 from teacher.settings import EngineSettings, SamplingSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,7 +126,7 @@ def test_the_real_vllm_serves_samples_and_stops(tmp_path: Path) -> None:
             assert adopted.processes == []
             assert adopted.endpoints == engine.endpoints
         tally = sample(
-            problems, tmp_path / "pool", model=NAME, revision="", settings=settings,
+            [Ask(problems, tmp_path / "pool", settings)], model=NAME, revision="",
             endpoints=engine.endpoints, seed=0, what="traces", engine=engine,
         )  # fmt: skip
         assert tally.finished == 8
