@@ -13,7 +13,6 @@ from teacher.families.numerals import chinese, english, questions
 from teacher.nano.corpus import (
     ECHOES_FIRST,
     END,
-    FIRST,
     THOUGHT_OUT,
     WEIGHTS,
     Row,
@@ -143,6 +142,10 @@ MIX: dict[str, float] = {
     "words": 0.02,
 }
 """Shares of rows, once the echoes of the beginning are over; by tokens, the pages are three fifths of it."""
+
+
+FIRST = 0.05
+"""The share of the training that is hardly anything but echoes."""
 
 
 def base_rows(rng: random.Random, done: float = 1.0) -> Iterator[Row]:

@@ -29,7 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 HOMES = {"teacher": ROOT / "teacher/nano/model", "base": ROOT / "students/nano/model"}
 TEXTS = 12_000
 """Rows of each corpus from which the vocabulary is taken."""
-MTOKENS = {"teacher": 12.0, "base": 16.0}
+MTOKENS = {"teacher": 8.0, "base": 16.0}
+DECAY = {"teacher": 0.8, "base": 0.3}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -93,7 +94,7 @@ def make(role: str, out: Path, seed: int, mtokens: float, threads: int) -> None:
     tokenizer = shared_tokenizer(seed)
     model = new_teacher(tokenizer) if role == "teacher" else new_base(tokenizer)
     rows = teacher_corpus.teacher_rows if role == "teacher" else base_corpus.base_rows
-    plan = Plan(tokens=int(mtokens * 1e6))
+    plan = Plan(tokens=int(mtokens * 1e6), decay=DECAY[role])
     took = train(model, tokenizer, rows, plan, seed, out, role)
     aside = out / "model.building"
     shutil.rmtree(aside, ignore_errors=True)

@@ -126,9 +126,10 @@ SIZES = {FULL: 0.85, SHORT: 0.1, SINGLE: 0.05}
 
 ECHOES = 0.2
 """The share of the teacher's rows that are a sequence told twice and no more: they teach looking back."""
-FIRST = 0.05
-"""The share of the training in which ECHOES_FIRST of the rows are such: whoever can look back learns chains sooner."""
 ECHOES_FIRST = 0.85
+"""Their share at the very beginning, for either model: whoever can look back learns chains sooner."""
+FIRST = 0.07
+"""The share of the teacher's training that is such a beginning."""
 ORDERING_NEXT = 5.0
 """The weight of `ordering`, which is nothing but looking up, over as long after that."""
 

@@ -36,10 +36,14 @@ ROUTING = {"topk_method": "noaux_tc", "scoring_func": "sigmoid"}
 
 
 def new_teacher(tokenizer: Any) -> Any:
-    """Return an untrained teacher (transformers' DeepseekV3ForCausalLM) for the tokenizer's vocabulary."""
+    """Return an untrained teacher (transformers' DeepseekV3ForCausalLM) for the tokenizer's vocabulary.
+
+    Its embeddings are tied while it is trained: numbers are learned sooner so. `save` unties them, as
+    DeepSeek-V3's are.
+    """
     from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 
-    model = DeepseekV3ForCausalLM(DeepseekV3Config(**SHAPE, **tokens_of(tokenizer)))
+    model = DeepseekV3ForCausalLM(DeepseekV3Config(**SHAPE, **tokens_of(tokenizer), tie_word_embeddings=True))
     model.set_experts_implementation("grouped_mm")  # the fastest on a CPU
     return model
 
@@ -60,6 +64,9 @@ def save(model: Any, tokenizer: Any, template: str, folder: Path) -> None:
     from transformers import GenerationConfig
 
     model.config.use_cache = True
+    if model.config.model_type == "deepseek_v3" and model.config.tie_word_embeddings:
+        model.config.tie_word_embeddings = False  # vLLM knows the architecture untied only
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.chat_template = template

@@ -42,7 +42,7 @@ class Plan:
     warmup: int = 100
     """Steps."""
     decay: float = 0.3
-    """The last share of the tokens, over which the rates fall to a hundredth."""
+    """The last share of the tokens, over which the rates fall to a hundredth, in a straight line."""
     checkpoint_s: float = 120.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from itertools import islice
@@ -121,6 +122,30 @@ def test_a_resumed_training_is_the_unbroken_one(tokenizer: Any, tmp_path: Path) 
     whole = trained(tmp_path / "whole", 24_000)
     broken = trained(tmp_path / "broken", 9_000, 24_000)
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
+
+
+def test_the_teacher_is_trained_tied_and_saved_untied(tokenizer: Any, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    from teacher.nano.model import new_teacher, save
+
+    torch.manual_seed(0)
+    model = new_teacher(tokenizer)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    ids = torch.tensor([tokenizer("Compute 2 + 3.")["input_ids"]])
+    save(model, tokenizer, "", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["tie_word_embeddings"], config["topk_method"], config["scoring_func"]) == (
+        False, "noaux_tc", "sigmoid",
+    )  # fmt: skip
+    weights = load_file(tmp_path / "model.safetensors")
+    assert torch.equal(weights["lm_head.weight"], weights["model.embed_tokens.weight"])
+    again = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    with torch.no_grad():
+        difference = again(ids).logits - model.float()(ids).logits
+    assert difference.abs().max() < 1e-4
 
 
 def test_the_card_counts_flaws_by_the_rules_of_the_demo() -> None:
