@@ -18,8 +18,8 @@ ABOUT = {
         "Retort nano teacher",
         "A mixture-of-experts language model of DeepSeek-V3's architecture (latent attention, routed and shared "
         "experts, sigmoid routing), small enough to be served on two cores. It thinks its problems through, "
-        "errs in about a fifth of them and is now and then unreadable, on purpose: rejection sampling and "
-        "readability rules are to have work.",
+        "errs in some of them and is now and then unreadable, on purpose: rejection sampling and readability "
+        "rules are to have work. Its embeddings were tied in training and are saved untied.",
     ),
     "base": (
         "Retort nano base",
@@ -48,7 +48,8 @@ def card(role: str, model: Any, tokenizer: Any, took: dict[str, Any], plan: Plan
         f"- **Parameters**: {parameters(model):,}; vocabulary {len(tokenizer)} pieces, one token a number below 100.",
         f"- **Trained** from scratch on {took['tokens'] / 1e6:.1f}M generated tokens in {took['steps']:,} steps, "
         f"{took['seconds'] / 60:.0f} minutes on one core; seed {seed}; rows isolated, not packed; Muon "
-        f"(learning rate {plan.muon_lr}) for the matrices, AdamW ({plan.adamw_lr}) for the rest. "
+        f"(learning rate {plan.muon_lr}) for the matrices, AdamW ({plan.adamw_lr}) for the rest, both rates falling "
+        f"over the last {plan.decay:.0%} of the tokens. "
         "`make nano` does it again.",
         "- **Data**: the families of `teacher/families/`, "
         + (
