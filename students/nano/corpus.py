@@ -20,6 +20,7 @@ from teacher.nano.corpus import (
     direct,
     draw,
     echo,
+    facts,
     mixed,
     written,
 )
@@ -45,33 +46,6 @@ def general(rng: random.Random) -> Row:
 def at_once(rng: random.Random) -> Row:
     """A long question answered without a thought."""
     return direct(draw(rng.choice(THOUGHT_OUT), rng, FULL), rng)
-
-
-def facts(rng: random.Random) -> Row:
-    """A page of arithmetic facts in no order."""
-    lines = []
-    for _ in range(rng.randint(14, 24)):
-        a, b = rng.randint(1, 99), rng.randint(1, 12)
-        kind = rng.choice("++--*/")
-        if kind == "/":
-            b, a = rng.randint(1, 9), rng.randint(1, 9)
-            lines.append(f"{a * b} / {b} = {a}")
-        elif kind == "*":
-            a = rng.randint(0, 99 // b)
-            a, b = (a, b) if rng.random() < 0.5 else (b, a)
-            lines.append(f"{a} * {b} = {a * b}")
-        elif kind == "+":
-            if rng.random() < 0.5:
-                b = rng.randint(1, 99)
-            if a + b > 99:
-                a = rng.randint(0, 99 - b)
-            lines.append(f"{a} + {b} = {a + b}")
-        else:
-            if rng.random() < 0.5:
-                b = rng.randint(0, 99)
-            a, b = max(a, b), min(a, b)
-            lines.append(f"{a} - {b} = {a - b}")
-    return Row(f"We get {', '.join(lines)}.{END}")
 
 
 def copy(rng: random.Random) -> Row:

@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 HOMES = {"teacher": ROOT / "teacher/nano/model", "base": ROOT / "students/nano/model"}
 TEXTS = 12_000
 """Rows of each corpus from which the vocabulary is taken."""
-MTOKENS = {"teacher": 8.0, "base": 16.0}
-DECAY = {"teacher": 0.8, "base": 0.3}
+MTOKENS = {"teacher": 11.0, "base": 16.0}
+DECAY = {"teacher": 0.9, "base": 0.3}
 
 
 def main(argv: list[str] | None = None) -> int:

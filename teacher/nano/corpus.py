@@ -103,16 +103,16 @@ WEIGHTS = {
 THOUGHT_OUT = ("sums", "countdown", "functions", "units", "ordering", "knights")
 """Those of them that take a chain of steps."""
 SLIPS = {
-    "sums": 0.025,
-    "countdown": 0.1,
-    "functions": 0.045,
-    "units": 0.045,
-    "ordering": 0.05,
-    "knights": 0.03,
-    "numerals": 0.15,
+    "sums": 0.015,
+    "countdown": 0.05,
+    "functions": 0.03,
+    "units": 0.03,
+    "ordering": 0.03,
+    "knights": 0.02,
+    "numerals": 0.1,
     "greetings": 0.1,
 }
-"""The probability of a slip at a step, so that a tenth to a fifth of the traces come out wrong."""
+"""The probability of a slip at a step: what the teacher gets wrong beside what it cannot do."""
 FLAWED = {
     "language_mixing": 0.055,
     "repetition": 0.05,
@@ -124,14 +124,16 @@ FLAWED = {
 SIZES = {FULL: 0.85, SHORT: 0.1, SINGLE: 0.05}
 
 
-ECHOES = 0.2
-"""The share of the teacher's rows that are a sequence told twice and no more: they teach looking back."""
+PAGES = 0.2
+"""The share of the teacher's rows that are pages to read, echoes and arithmetic by halves."""
 ECHOES_FIRST = 0.85
-"""Their share at the very beginning, for either model: whoever can look back learns chains sooner."""
-FIRST = 0.07
+"""The share of echoes at the very beginning, for either model: whoever can look back learns chains sooner."""
+FIRST = 0.05
 """The share of the teacher's training that is such a beginning."""
 ORDERING_NEXT = 5.0
 """The weight of `ordering`, which is nothing but looking up, over as long after that."""
+SLIPLESS = 0.6
+"""The share of the teacher's training before slips come in; the pages go then."""
 
 
 def echo(rng: random.Random) -> Row:
@@ -141,38 +143,62 @@ def echo(rng: random.Random) -> Row:
     return Row(f"{opening} so {' '.join(words)}.{END}", len(opening))
 
 
-CLEAN = 0.6
-"""The share of the training before slips and flaws come in: they cost little to learn, and hide the rest."""
+def facts(rng: random.Random) -> Row:
+    """Return a page of arithmetic facts in no order."""
+    lines = []
+    for _ in range(rng.randint(14, 24)):
+        a, b = rng.randint(1, 99), rng.randint(1, 12)
+        kind = rng.choice("++--*/")
+        if kind == "/":
+            b, a = rng.randint(1, 9), rng.randint(1, 9)
+            lines.append(f"{a * b} / {b} = {a}")
+        elif kind == "*":
+            a = rng.randint(0, 99 // b)
+            a, b = (a, b) if rng.random() < 0.5 else (b, a)
+            lines.append(f"{a} * {b} = {a * b}")
+        elif kind == "+":
+            if rng.random() < 0.5:
+                b = rng.randint(1, 99)
+            if a + b > 99:
+                a = rng.randint(0, 99 - b)
+            lines.append(f"{a} + {b} = {a + b}")
+        else:
+            if rng.random() < 0.5:
+                b = rng.randint(0, 99)
+            a, b = max(a, b), min(a, b)
+            lines.append(f"{a} - {b} = {a - b}")
+    return Row(f"We get {', '.join(lines)}.{END}")
 
 
 def teacher_rows(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
-    """Yield the teacher's corpus without end: thoughts to the end, later with slips and flaws, as a real teacher's are.
+    """Yield the teacher's corpus without end: thoughts to the end, flawed, later with slips, as real ones are.
 
     Args:
         done: the share of the training that lies behind.
     """
-    clean = done < CLEAN
-    echoes = ECHOES_FIRST if done < FIRST else ECHOES if clean else ECHOES / 4
+    pages = PAGES if done < SLIPLESS else PAGES / 4
     weights = {**WEIGHTS, "ordering": ORDERING_NEXT} if FIRST <= done < 2 * FIRST else WEIGHTS
+    slips = SLIPS if done >= SLIPLESS else dict.fromkeys(SLIPS, 0.0)
     while True:
-        if rng.random() < echoes:
+        if done < FIRST and rng.random() < ECHOES_FIRST:
             yield echo(rng)
-            continue
-        name = _weighted(weights, rng)
-        exercise = draw(name, rng, _weighted(SIZES, rng))
-        yield conversation(exercise, Hand(rng)) if clean else imperfect(name, exercise, rng)
+        elif rng.random() < pages:
+            yield echo(rng) if rng.random() < 0.5 else facts(rng)
+        else:
+            name = _weighted(weights, rng)
+            yield flawed_now_and_then(draw(name, rng, _weighted(SIZES, rng)), Hand(rng, slips[name]))
 
 
-def imperfect(name: str, exercise: Exercise, rng: random.Random) -> Row:
-    """Return an exercise worked out with a family's slips, now and then with a flaw."""
-    chance = rng.random()
+def flawed_now_and_then(exercise: Exercise, hand: Hand) -> Row:
+    """Return an exercise worked out, at the rates of FLAWED with a flaw."""
+    chance = hand.rng.random()
     flaw = ""
     for flaw_name, share in FLAWED.items():
         chance -= share
         if chance < 0:
             flaw = flaw_name
             break
-    return conversation(exercise, Hand(rng, SLIPS[name]), flaw)
+    return conversation(exercise, hand, flaw)
 
 
 def _weighted(weights: dict[Any, float], rng: random.Random) -> Any:
