@@ -133,7 +133,7 @@ FIRST = 0.05
 ORDERING_NEXT = 5.0
 """The weight of `ordering`, which is nothing but looking up, over as long after that."""
 SLIPLESS = 0.6
-"""The share of the teacher's training before slips come in; the pages go then."""
+"""The share of the teacher's training before slips come in; a quarter of the pages is left then."""
 
 
 def echo(rng: random.Random) -> Row:

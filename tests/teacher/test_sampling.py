@@ -47,7 +47,7 @@ def test_each_pool_gets_its_own_and_what_both_want_is_sampled_once(tmp_path: Pat
     assert engine.counts()["answered"] == 13
     for ask in asks:
         assert ids(ask.pool) == sorted(wanted_ids(ask.problems, "m", "", ask.settings))
-        assert not list(ask.pool.glob("*.part"))
+        assert list(ask.pool.glob("part-*.parquet"))
     assert fill(asks, engine.url) == 0
     assert engine.counts()["answered"] == 13
 
