@@ -13,7 +13,7 @@ from pipeline.manifest import read_manifest
 from pipeline.progress import say
 from pipeline.records import Problem
 from pipeline.stages import Job
-from teacher.settings import EngineSettings, SamplingSettings
+from teacher.settings import AskSettings, EngineSettings
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Task:
     settings: BenchmarkSettings
     problems: list[Problem]
     pool: Path
-    sampling: SamplingSettings
+    sampling: AskSettings
 
 
 def resolve_all(role: str, job: Job) -> list[Model]:
@@ -116,11 +116,11 @@ def sample_group(job: Job, group: Sequence[Model], tasks: Mapping[str, Sequence[
     Raises:
         UserError: the engine does not start, is gone, or gave up samples.
     """
+    from teacher.endpoints import remote_endpoints
     from teacher.sampling import Ask, held_ids, sample, wanted_ids
     from teacher.serve import serving
     from teacher.settings import TeacherSettings
     from teacher.swap import swap_weights
-    from teacher.traces import remote_endpoints
 
     def whole(model: Model, task: Task) -> bool:
         return wanted_ids(task.problems, model.name, model.revision, task.sampling).keys() <= held_ids(task.pool)

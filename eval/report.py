@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eval import summary
+from eval.costs import costs, forecast
 from eval.tables import (
     FUNNEL_HEAD,
     SCORE_HEAD,
@@ -48,6 +49,7 @@ def gather(recipe: Recipe, run: Path) -> dict[str, Any]:
     from eval.charts import length_histogram, loss_curve
 
     scores, comparison = _scores(run)
+    spent = costs(run)
     losses = summary.losses(run)
     sides = {side: summary.lengths(run / side) for side in ("accepted", "rejected")}
     traces = {side: summary.some_traces(run / side) for side in ("accepted", "rejected")}
@@ -60,6 +62,8 @@ def gather(recipe: Recipe, run: Path) -> dict[str, Any]:
         "verdicts": summary.verdict_counts(run),
         "reasons": summary.rejection_reasons(run),
         "tokens": summary.token_counts(sides),
+        "costs": spent,
+        "forecast": forecast(run, spent),
         "scores": scores,
         "comparison": comparison,
         "arms": summary.read_json(run / "eval" / "arms.json"),

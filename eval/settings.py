@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from eval.benchmarks import BENCHMARKS
 from pipeline.recipe import Settings
-from teacher.settings import EngineSettings, SamplingSettings
+from teacher.settings import AskSettings, EngineSettings
 
 Role = Literal["base", "student", "arms", "teacher"]
 """`arms`: every student that the stage `arms` trained, each a role of its own (`answers_only-1`, ...)."""
@@ -26,7 +26,7 @@ PROTOCOL: dict[str, Any] = {
 PROMPT_ROOM = 2_048  # tokens an engine holds beside max_tokens unless the recipe says; ours, ample for one question
 
 
-class EvalSamplingSettings(SamplingSettings):
+class EvalSamplingSettings(AskSettings):
     """How questions are put: the sampling settings, with the published protocol as defaults."""
 
     @model_validator(mode="before")

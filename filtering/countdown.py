@@ -36,7 +36,7 @@ def decide_countdown(problem: Problem, trace: Trace) -> Verdict:
         return undecided(problem, trace, "extraction", "no expression found")
     if how == "last line" and trace.finish_reason == "length":
         return undecided(problem, trace, "extraction", "cut off before a final answer")
-    task = _task(problem.reference or "")
+    task = read_task(problem.reference or "")
     if task is None:
         return undecided(problem, trace, "reference", "the reference names no numbers and target", text)
     numbers, target = task
@@ -116,7 +116,8 @@ def _stated(answer: str) -> tuple[str, str]:
     return (max(ARITHMETIC.findall(lines[-1]), key=len).strip(), "last line") if lines else ("", "")
 
 
-def _task(reference: str) -> tuple[list[int], int] | None:
+def read_task(reference: str) -> tuple[list[int], int] | None:
+    """Return the numbers and the target of a reference, None where it has none."""
     try:
         content = json.loads(reference)
         numbers, target = content["numbers"], content["target"]

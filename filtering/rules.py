@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from filtering.answers import FUNCTIONS
 from pipeline.records import Problem, Trace
@@ -33,9 +34,12 @@ def truncated(problem: Problem, trace: Trace) -> Dropped | None:
     return Dropped("truncated") if trace.finish_reason == "length" else None
 
 
-def thought_missing(problem: Problem, trace: Trace) -> Dropped | None:
-    """Drop a trace without a thought, or with an empty one."""
-    return None if trace.thought else Dropped("thought_missing")
+def thought_missing(problem: Problem, trace: Trace, plain_up_to: int = 0) -> Dropped | None:
+    """Drop a trace without a thought, or with an empty one; not where the question has at most `plain_up_to`
+    characters and so was asked without one.
+    """
+    plain = len(problem.messages) == 1 and len(problem.messages[-1]["content"]) <= plain_up_to
+    return None if trace.thought or plain else Dropped("thought_missing")
 
 
 def thought_unclosed(problem: Problem, trace: Trace) -> Dropped | None:
@@ -99,10 +103,22 @@ def repetition(
     A Chinese, Japanese or Korean character counts as a word. Looks into thought and answer.
     """
     for field in ("thought", "answer"):
-        text = getattr(trace, field) or ""
-        spans = _repeated_words(text, ngram, max_repeats) or _repeated_lines(text, max_line_repeats)
-        if spans:
+        if spans := loops(getattr(trace, field) or "", ngram, max_repeats, max_line_repeats):
             return Dropped("repetition", tuple((field, start, end) for start, end in spans))
+    return None
+
+
+def loops(text: str, ngram: int = 20, max_repeats: int = 4, max_line_repeats: int = 4) -> list[tuple[int, int]]:
+    """Return the spans of a loop in a text, as `repetition` defines it; none where there is none."""
+    return _repeated_words(text, ngram, max_repeats) or _repeated_lines(text, max_line_repeats)
+
+
+def loop_rule(rules: list[dict[str, Any]]) -> Callable[[str], bool] | None:
+    """Return whether a text holds a loop by the thresholds of a recipe's rules; None where they do not ask for it."""
+    for settings in rules:
+        if settings["rule"] == "repetition":
+            thresholds = {key: value for key, value in settings.items() if key not in ("rule", "source")}
+            return lambda text: bool(loops(text, **thresholds))
     return None
 
 

@@ -52,6 +52,10 @@ def parser() -> argparse.ArgumentParser:
     publish.add_argument("--repo", default="", metavar="NAME", help="NAME or OWNER/NAME on the Hub")
     publish.add_argument("--private", action=argparse.BooleanOptionalAction, default=None)
     publish.add_argument("--dry-run", action="store_true", help="say what would go, send nothing")
+    planned = with_recipe("plan", "say what the recipe's quota lacks, and from a pilot what it would cost and give")
+    planned.add_argument(
+        "--pilot", type=int, default=0, metavar="N", help="sample so many problems, into the run's own pool"
+    )
     with_recipe("serve", "serve the recipe's teacher until stopped; a run of the recipe adopts it")
     status = commands.add_parser("status", help="show how far a run is")
     status.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
@@ -125,7 +129,11 @@ def _command(arguments: argparse.Namespace) -> int:
         return 0
     with locked(run):
         write_json(run / "recipe.json", recipe.to_dict())
-        if arguments.command == "run":
+        if arguments.command == "plan":
+            if arguments.pilot:
+                run_stage(STAGES["problems"], recipe, run, rebuild=True)
+            print(importlib.import_module("teacher.plan").plan(recipe, run, arguments.pilot))
+        elif arguments.command == "run":
             for stage in STAGES.values():
                 run_stage(stage, recipe, run, rebuild=True)
                 if stage.name == arguments.until:

@@ -1,46 +1,34 @@
-"""The driver: requests in, durable completions out, against any OpenAI-compatible engines."""
+"""The driver: requests in, durable completions out, against any OpenAI-compatible engines.
+
+One event loop. Workers take requests as engines have room (`pipeline/pace.py`); what fails in passing waits
+its turn and is asked again, wherever there is room then. A keeper makes completions durable, watches streams
+by what they send, and ends the run when nothing answers any more.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import aiohttp
-
-from pipeline.engine import Completion, Endpoint, Request, Retry, complete
+from pipeline.engine import Call, Completion, Endpoint, Request, Retry, complete
 from pipeline.errors import UserError
-from pipeline.progress import Progress
+from pipeline.http import Connections, within_files
+from pipeline.pace import MEASURE_SECONDS, TICK_SECONDS, Pace, Quota, measure
+from pipeline.progress import Progress, say
+from pipeline.streams import LOOP, watch
+from pipeline.tally import DriveSettings, Tally
 
 FLUSH_SECONDS = 0.05
+LOOK_SECONDS = 1.0
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
-REST_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class DriveSettings:
-    """How requests are driven; none of these changes what comes back."""
-
-    concurrency: int = 64
-    timeout_s: float = 1800.0
-    attempts: int = 8
-    patience_s: float = 120.0
-    """How long no endpoint may answer at all before the run ends."""
-
-
-@dataclass
-class Tally:
-    """What a drive did: requests finished, retries, tokens, and what was given up, by request id."""
-
-    finished: int = 0
-    retries: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    given_up: dict[str, str] = field(default_factory=dict)
+REFUSED = 10
+"""How many times `patience_s` an engine may turn everything away."""
 
 
 class Sink(Protocol):
@@ -53,6 +41,17 @@ class Sink(Protocol):
         """Flush to the disk where that is due."""
 
 
+@dataclass(order=True)
+class _Job:
+    """A request and how it fared; the order is that of the waiting."""
+
+    ready: float
+    number: int
+    request: Request = field(compare=False)
+    attempt: int = field(default=0, compare=False)
+    troubles: int = field(default=0, compare=False)
+
+
 class Driver:
     """Drives requests over endpoints; each completion is durable in the journal before it counts."""
 
@@ -62,126 +61,258 @@ class Driver:
         journal: Sink,
         to_row: Callable[[Request, Completion], dict[str, Any]],
         settings: DriveSettings,
-        trouble: Callable[[], str | None] = lambda: None,
+        trouble: Callable[[Collection[Endpoint]], str | None] = lambda still: None,
+        *,
+        starting: Callable[[], Collection[Endpoint]] = list,
+        listed: Callable[[], list[Endpoint]] | None = None,
+        loops: Callable[[str], bool] | None = None,
+        gave_up: Callable[[Request], None] = lambda request: None,
+        follow: Callable[[Request, Completion], Request | None] = lambda request, completion: None,
+        note: Callable[[], str] = str,
     ) -> None:
         """Set up a driver.
 
         Args:
-            endpoints: where to ask; work goes to the one with the fewest requests in flight.
+            endpoints: where to ask.
             journal: an entered journal, or what stands for several.
             to_row: makes the record to store, with its `id`, from a request and its completion.
             settings: concurrency, time-outs and retries.
-            trouble: asked now and then; text means that the engine is gone for good, and why.
+            trouble: asked about once a second, with the endpoints that move no token though they have work, to
+                restart them, say; text means that the run must end, and why.
+            starting: tells which endpoints may take their time to answer; patience waits for them.
+            listed: asked now and then for the endpoints of now: new ones join, those that are not listed
+                get nothing more to do.
+            loops: whether a text ends in a loop; its stream is then cut and kept, finish reason "loop".
+            gave_up: told of a request that is asked no more after all its attempts.
+            follow: returns a request that goes on from a completion, which is then not yet a row; None for most.
+            note: what progress says beside its counts.
         """
         if not endpoints:
             raise ValueError("a driver needs an endpoint")
-        self.endpoints = endpoints
         self.journal = journal
         self.to_row = to_row
         self.settings = settings
         self.trouble = trouble
+        self.starting = starting
+        self.listed = listed
+        self.loops = loops
+        self.gave_up = gave_up
+        self.follow = follow
+        self.note = note
         self.tally = Tally()
-        self._in_flight = dict.fromkeys(endpoints, 0)
-        self._unreached: dict[Endpoint, tuple[float, float, str]] = {}  # first failure, last failure, why
+        self._concurrency = within_files(settings.concurrency)
+        self.paces = [Pace(endpoint, self._concurrency) for endpoint in endpoints]
+        self._quota = Quota(settings.requests_per_minute, settings.tokens_per_minute)
+        self._calls: set[Call] = set()
+        self._workers: set[asyncio.Task[None]] = set()
+        self._later: list[_Job] = []
+        self._numbers = 0
+        self._exhausted = False
         self._waiting: list[dict[str, Any]] = []
+        self._failed: BaseException | None = None
 
-    def drive(self, requests: Iterable[Request], progress: Progress) -> Tally:
+    def drive(self, requests: Iterable[Request | None], progress: Progress) -> Tally:
         """Drive all requests and return the tally; safe to kill at any moment.
+
+        Args:
+            requests: what to ask for; None where there is nothing to ask for until more has come back.
 
         Raises:
             UserError: a permanent refusal, no endpoint answering for `patience_s`, or a full disk.
                 What finished before is durable.
         """
-        return asyncio.run(self._drive(iter(requests), progress))
+        with asyncio.Runner(loop_factory=_loop) as runner:
+            return runner.run(self._drive(iter(requests), progress))
 
-    async def _drive(self, requests: Iterator[Request], progress: Progress) -> Tally:
-        timeout = aiohttp.ClientTimeout(total=self.settings.timeout_s, sock_connect=10)
-        connector = aiohttp.TCPConnector(limit=0)
-        async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
-            workers = [asyncio.create_task(self._worker(session, requests)) for _ in range(self.settings.concurrency)]
-            keeper = asyncio.create_task(self._keep(progress))
-            everyone = asyncio.gather(*workers)
-            try:
-                both: set[asyncio.Future[Any]] = {everyone, keeper}
-                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-                if keeper.done():
-                    keeper.result()
-                await everyone
-            finally:
-                for task in (*workers, keeper):
-                    task.cancel()
-                await asyncio.gather(everyone, *workers, keeper, return_exceptions=True)
-                # What came back while the end was near was paid for too.
-                self._flush(progress)
+    async def _drive(self, requests: Iterator[Request | None], progress: Progress) -> Tally:
+        self._requests = requests
+        self._connections = Connections()
+        try:
+            await self._keep(progress)
+        finally:
+            for task in self._workers:
+                task.cancel()
+            await asyncio.gather(*self._workers, return_exceptions=True)
+            self._connections.close()
+            # What came back while the end was near was paid for too.
+            self._flush(progress)
         return self.tally
 
-    async def _worker(self, session: aiohttp.ClientSession, requests: Iterator[Request]) -> None:
-        for request in requests:
-            completion = await self._ask(session, request)
-            if completion is not None:
-                self.tally.prompt_tokens += completion.prompt_tokens
-                self.tally.completion_tokens += completion.completion_tokens
-                self._waiting.append(self.to_row(request, completion))
+    # the workers
 
-    async def _ask(self, session: aiohttp.ClientSession, request: Request) -> Completion | None:
-        attempt = 0
-        unconnected = 0
+    def _fill(self) -> None:
+        """Start workers as long as engines have room and there is something to ask."""
+        while len(self._workers) < self._concurrency and (found := self._next()) is not None:
+            task = asyncio.get_running_loop().create_task(self._work(*found))
+            self._workers.add(task)
+            task.add_done_callback(self._worked)
+
+    def _worked(self, task: asyncio.Task[None]) -> None:
+        self._workers.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self._failed = self._failed or error
+
+    async def _work(self, pace: Pace, job: _Job) -> None:
         while True:
-            endpoint = self._choose()
-            self._in_flight[endpoint] += 1
+            call = Call(pace.endpoint, job.request, self.settings.stream, pace.engine)
+            self._calls.add(call)
             try:
-                completion = await complete(session, endpoint, request, attempt + 1)
-                self._unreached.pop(endpoint, None)
-                return completion
+                completion = await complete(self._connections, call, job.attempt + 1)
             except Retry as trouble:
-                self.tally.retries += 1
-                # Not reaching an engine says nothing of the request: only `patience_s` ends that.
-                now = time.monotonic()
-                if trouble.connected:
-                    attempt += 1
-                    self._unreached.pop(endpoint, None)
-                else:
-                    unconnected += 1
-                    first = self._unreached.get(endpoint, (now, now, ""))[0]
-                    self._unreached[endpoint] = (first, now, str(trouble))
-                if attempt >= self.settings.attempts:
-                    self.tally.given_up[request.id] = str(trouble)
-                    return None
-                pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(attempt + unconnected, 10))
-                pause = random.uniform(pause / 2, pause) if trouble.after is None else trouble.after
+                self._again(pace, job, trouble, call.answer.began)
+            else:
+                pace.answers()
+                pace.answered += 1
+                self._came(job.request, completion)
             finally:
-                self._in_flight[endpoint] -= 1
-            await asyncio.sleep(pause)
+                pace.in_flight -= 1
+                if call.answer.body:
+                    pace.moved = max(pace.moved, call.answer.moved)
+                self._calls.discard(call)
+            if self._failed is not None or (found := self._next()) is None:
+                return
+            pace, job = found
+
+    def _next(self) -> tuple[Pace, _Job] | None:
+        """Where to ask next, its place taken, and what; None where no engine has room or nothing is to be asked now."""
+        now = time.monotonic()
+        pace = min(
+            (pace for pace in self.paces if pace.has_room(now)),
+            key=lambda pace: pace.in_flight / pace.limit,
+            default=None,
+        )
+        if pace is None or not self._quota.take(self._tokens_each()):
+            return None
+        if self._later and self._later[0].ready <= now:
+            pace.in_flight += 1
+            return pace, heapq.heappop(self._later)
+        if not self._exhausted:
+            try:
+                request = next(self._requests)
+            except StopIteration:
+                self._exhausted = True
+                request = None
+            if request is not None:
+                self._numbers += 1
+                pace.in_flight += 1
+                return pace, _Job(0.0, self._numbers, request)
+        self._quota.settle(-1, -self._tokens_each())
+        return None
+
+    def _tokens_each(self) -> float:
+        done = max(1, self.tally.came)
+        return (self.tally.prompt_tokens + self.tally.completion_tokens) / done
+
+    def _came(self, request: Request, completion: Completion) -> None:
+        used = completion.prompt_tokens + completion.completion_tokens
+        self._quota.settle(0, used - self._tokens_each())
+        self.tally.came += 1
+        self.tally.prompt_tokens += completion.prompt_tokens
+        self.tally.completion_tokens += completion.completion_tokens
+        if completion.finish_reason == LOOP:
+            self.tally.cut += 1
+            self.tally.saved += max(0, request.params.get("max_tokens", 0) - completion.completion_tokens)
+        if (more := self.follow(request, completion)) is not None:
+            self.tally.continued += 1
+            self._numbers += 1
+            heapq.heappush(self._later, _Job(0.0, self._numbers, more))
+            return
+        self._waiting.append(self.to_row(request, completion))
+
+    def _again(self, pace: Pace, job: _Job, trouble: Retry, began: float) -> None:
+        """Put a request back that failed in passing, or give it up."""
+        self.tally.retries += 1
+        job.troubles += 1
+        if not trouble.connected:
+            pace.failed(str(trouble))
+        elif trouble.busy:
+            pace.too_much(str(trouble), began, trouble.after)
+        else:
+            # It says nothing of the request that an engine cannot be reached, or has too much to do.
+            pace.answers()
+            job.attempt += 1
+        if job.attempt >= self.settings.attempts:
+            self.tally.given_up[job.request.id] = str(trouble)
+            self.gave_up(job.request)
+            return
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(job.troubles - 1, 10))
+        pause = random.uniform(pause / 2, pause)
+        if not trouble.connected:
+            pause = 0.0  # another engine may be there; this one rests
+        job.ready = time.monotonic() + (pause if trouble.after is None else trouble.after)
+        heapq.heappush(self._later, job)
+
+    # the keeper
 
     async def _keep(self, progress: Progress) -> None:
-        """Make completions durable as they come; end the run when no engine answers any more."""
-        asked = time.monotonic()
-        while True:
-            await asyncio.sleep(FLUSH_SECONDS)
-            self._flush(progress)
-            now = time.monotonic()
-            if now - asked < 1.0:
-                continue
-            asked = now
-            self.journal.sync_if_due()
-            if why := self.trouble():
-                raise UserError(why, "run the same command again: what finished is kept")
-            if len(self._unreached) == len(self.endpoints):
-                since, _, why = max(self._unreached.values())
-                if now - since > self.settings.patience_s:
-                    urls = ", ".join(endpoint.url for endpoint in self.endpoints)
-                    raise UserError(
-                        f"no engine answers at {urls} for {now - since:.0f} s ({why})",
-                        "start it and run the same command again: what finished is kept",
-                        "correct teacher.endpoints",
-                        "set teacher.endpoints=[] to let Retort serve teacher.model itself",
-                    )
+        """Keep all going until nothing is left: workers, durability, paces, watching; raise what ends the run."""
+        ticked = looked = measured = 0.0
+        measuring: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                self._fill()
+                if not self._workers and self._exhausted and not self._later:
+                    return
+                await asyncio.sleep(FLUSH_SECONDS)
+                self._flush(progress)
+                if self._failed is not None:
+                    raise self._failed
+                now = time.monotonic()
+                if now - ticked >= TICK_SECONDS:
+                    ticked = now
+                    for pace in self.paces:
+                        pace.tick()
+                if now - looked >= LOOK_SECONDS:
+                    looked = now
+                    self.journal.sync_if_due()
+                    still = watch(self._calls, self.paces, self.settings.timeout_s, self.settings.stall_s, self.loops)
+                    self._join()
+                    measuring = {task for task in measuring if not task.done()}
+                    if not measuring and now - measured >= MEASURE_SECONDS:
+                        measured = now
+                        measuring = {
+                            asyncio.create_task(measure(self._connections, pace))
+                            for pace in self.paces
+                            if pace.metrics != "no" and not pace.unreached
+                        }
+                    if why := self.trouble(still):
+                        raise UserError(why, "run the same command again: what finished is kept")
+                    self._check_patience(now)
+        finally:
+            for task in measuring:
+                task.cancel()
+            await asyncio.gather(*measuring, return_exceptions=True)
 
-    def _choose(self) -> Endpoint:
-        """The reachable endpoint with the fewest requests in flight; one not reached is left alone a while."""
-        now = time.monotonic()
-        resting = {e for e, (_, last, _) in self._unreached.items() if now - last < REST_SECONDS}
-        return min(self.endpoints, key=lambda endpoint: (endpoint in resting, self._in_flight[endpoint]))
+    def _join(self) -> None:
+        """Let endpoints join and leave as they are listed."""
+        if self.listed is None:
+            return
+        wanted = self.listed()
+        known = {pace.endpoint for pace in self.paces}
+        for pace in self.paces:
+            pace.leaving = pace.endpoint not in wanted
+        for endpoint in wanted:
+            if endpoint not in known:
+                say(f"{endpoint.url} joins")
+                self.paces.append(Pace(endpoint, self._concurrency))
+
+    def _check_patience(self, now: float) -> None:
+        if any(pace.endpoint in self.starting() for pace in self.paces):
+            return
+        troubled = [pace.unreached or pace.refused for pace in self.paces if not pace.leaving]
+        if not troubled or not all(troubled):
+            return
+        since, why = max(found for found in troubled if found)
+        # An engine that turns requests away lives, and says so: it is given longer.
+        longer = REFUSED if any(pace.refused for pace in self.paces) else 1
+        if now - since > longer * self.settings.patience_s:
+            urls = ", ".join(pace.endpoint.url for pace in self.paces)
+            raise UserError(
+                f"no engine answers at {urls} for {now - since:.0f} s ({why})",
+                "start it and run the same command again: what finished is kept",
+                "correct teacher.endpoints",
+                "set teacher.endpoints=[] to let Retort serve teacher.model itself",
+            )
 
     def _flush(self, progress: Progress) -> None:
         if not self._waiting:
@@ -189,4 +320,10 @@ class Driver:
         rows, self._waiting = self._waiting, []
         self.journal.append(rows)
         self.tally.finished += len(rows)
-        progress.advance(len(rows), f"{self.tally.completion_tokens} tokens")
+        progress.advance(len(rows), lambda: self.note() or f"{self.tally.completion_tokens} tokens")
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    import uvloop
+
+    return uvloop.new_event_loop()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import email.utils
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
-import aiohttp
+import msgspec
 
 from pipeline.errors import UserError
+from pipeline.http import Answer, Broken, Connections, Unreachable
 from pipeline.records import Message
 
 
@@ -35,7 +37,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What came back. `reasoning` is the engine's own field for the thought, where it has one."""
+    """What came back. `reasoning` is the engine's own field for the thought, where it has one.
+
+    `finish_reason` is the engine's, or what the driver cut the stream for. `tokens_counted` is False where
+    the engine gave no count and `completion_tokens` is an estimate from the text's length.
+    """
 
     text: str
     reasoning: str | None
@@ -46,69 +52,241 @@ class Completion:
     attempts: int
     started: float
     seconds: float
+    tokens_counted: bool = True
+    engine: str = ""
+    max_tokens: int = 0
+    """What it was allowed in all, where that is more than its request says."""
 
 
 class Retry(Exception):
-    """Passing trouble: ask again, not before `after` seconds where the engine said so."""
+    """Passing trouble: ask again, not before `after` seconds where the engine said so.
 
-    def __init__(self, why: str, after: float | None = None, connected: bool = True) -> None:
+    `connected` is False where nothing was asked, `busy` True where the engine has too much to do: neither
+    says anything of the request.
+    """
+
+    def __init__(self, why: str, after: float | None = None, connected: bool = True, busy: bool = False) -> None:
         super().__init__(why)
         self.after = after
         self.connected = connected
+        self.busy = busy
 
 
 PASSING = {408, 409, 425, 429}
+BUSY = {429, 503, 529}
 LONGEST_WAIT = 600.0
 """Seconds; a Retry-After beyond it is asked again sooner."""
+CHARACTERS_A_TOKEN = 4
+"""About, in English: where the engine counts no tokens (a stream that was cut)."""
 
 
-async def complete(session: aiohttp.ClientSession, endpoint: Endpoint, request: Request, attempt: int) -> Completion:
+@dataclass(eq=False)
+class Call:
+    """A request on its way; whoever watches may look at `answer` and cut it."""
+
+    endpoint: Endpoint
+    request: Request
+    streamed: bool
+    engine: str = ""
+    """Which engine it is, where that is known."""
+    answer: Answer = field(default_factory=Answer)
+    looked: int = 0
+    """Bytes of the body at the last look for a loop."""
+    cut_for: str = ""
+    """What it was cut for, if what came is to be kept: its finish reason."""
+
+    def text(self, last: int | None = None) -> str:
+        """Return the text and thought so far; of the body's last bytes only, where `last` says how many."""
+        body = bytes(self.answer.body if last is None else self.answer.body[-last:])
+        try:
+            found = _read_stream(body[: body.rfind(b"\n") + 1])
+        except (ValueError, Retry):
+            return ""
+        return (found.reasoning or "") + found.text
+
+
+async def complete(connections: Connections, call: Call, attempt: int) -> Completion:
     """Ask once.
 
     Raises:
         Retry: rate limits, server errors, broken connections, answers that are not whole.
         UserError: what no retry mends: a refused key, an unknown model, a context too long.
     """
-    started = time.time()
-    body = {"model": endpoint.model, "messages": request.messages, **request.params}
-    headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
+    endpoint, answer = call.endpoint, call.answer
+    started, begun = time.time(), time.monotonic()
+    body: dict[str, Any] = {"model": endpoint.model, "messages": call.request.messages, **call.request.params}
+    if call.streamed:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+    if endpoint.api_key:
+        headers["Authorization"] = f"Bearer {endpoint.api_key}"
     try:
-        async with session.post(f"{endpoint.url}/chat/completions", json=body, headers=headers) as response:
-            raw = await response.read()
-            if response.status != 200:
-                raise _refusal(endpoint, response.status, raw, response.headers.get("Retry-After"))
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ConnectionRefusedError) as error:
-        raise Retry(f"cannot connect ({error})", connected=False) from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise Retry(f"connection lost ({error or type(error).__name__})") from error
-    except TimeoutError as error:
-        raise Retry("no answer in time") from error
+        await connections.post(chat_url(endpoint.url), headers, msgspec.json.encode(body), answer)
+    except Unreachable as error:
+        raise Retry(str(error), connected=False) from error
+    except Broken as error:
+        raise Retry(str(error)) from error
+    raw = bytes(answer.body)
+    if answer.status != 200:
+        raise _refusal(endpoint, answer.status, raw, answer.headers.get("retry-after"))
     try:
-        answer = json.loads(raw)
-        choice = answer["choices"][0]
-        message = choice["message"]
-        # vLLM has called the field `reasoning_content`, then `reasoning` (facts.md, section 6).
-        reasoning = message.get("reasoning") or message.get("reasoning_content")
-        usage = answer.get("usage") or {}
-        return Completion(
-            text=message.get("content") or "",
-            reasoning=reasoning,
-            finish_reason=choice.get("finish_reason") or "unknown",
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            completion_tokens=int(usage.get("completion_tokens") or 0),
-            endpoint=endpoint.url,
-            attempts=attempt,
-            started=started,
-            seconds=time.time() - started,
-        )
+        streamed = call.streamed and "json" not in answer.headers.get("content-type", "")
+        found = _read_stream(raw[: raw.rfind(b"\n") + 1] if call.cut_for else raw) if streamed else _read_whole(raw)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise Retry(f"the answer is not a whole chat completion ({type(error).__name__}: {error})") from error
+    if not (found.finish_reason or call.cut_for):
+        raise Retry("the stream ended before the completion did")
+    said = len(found.text) + len(found.reasoning or "")
+    return Completion(
+        text=found.text,
+        reasoning=found.reasoning,
+        finish_reason=call.cut_for or found.finish_reason,
+        prompt_tokens=found.prompt_tokens,
+        completion_tokens=found.completion_tokens or -(-said // CHARACTERS_A_TOKEN),
+        endpoint=endpoint.url,
+        attempts=attempt,
+        started=started,
+        seconds=time.monotonic() - begun,
+        tokens_counted=found.completion_tokens > 0,
+        engine=call.engine,
+    )
+
+
+_urls: dict[str, SplitResult] = {}
+
+
+def chat_url(base: str) -> SplitResult:
+    """Return the parts of an endpoint's URL for chat completions."""
+    if base not in _urls:
+        _urls[base] = urlsplit(f"{base}/chat/completions")
+    return _urls[base]
+
+
+# What an answer holds of what is read here; all else is passed over without being built.
+
+
+class _Message(msgspec.Struct):
+    # Some engines send a list of parts, the thought as one of them: {"type": "thinking", "thinking": [...]}.
+    content: str | list[Any] | None = None
+    # vLLM has called the field `reasoning_content`, then `reasoning` (facts.md, section 6).
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message | None = None
+    delta: _Message | None = None
+    finish_reason: str | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+
+
+class _Reply(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    error: Any = None
+    object: str = ""
+    message: Any = None
+
+
+class _Read(msgspec.Struct):
+    text: str
+    reasoning: str | None
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+_REPLY = msgspec.json.Decoder(_Reply, strict=False)
+_REPLIES = msgspec.json.Decoder(list[_Reply], strict=False)
+
+
+def _read_whole(raw: bytes) -> _Read:
+    """Read a chat completion.
+
+    Raises:
+        ValueError, IndexError, TypeError: it is none, or not whole.
+    """
+    reply = _decoded(_REPLY, raw)
+    choice = reply.choices[0]
+    if choice.message is None:
+        raise ValueError("a choice without a message")
+    usage = reply.usage or _Usage()
+    text, thought = _said(choice.message)
+    return _Read(
+        text,
+        thought or None,
+        choice.finish_reason or "unknown",
+        usage.prompt_tokens or 0,
+        usage.completion_tokens or 0,
+    )
+
+
+def _read_stream(raw: bytes) -> _Read:
+    """Read the events of a stream, joined; all of them are decoded in one go, which costs a tenth of one by one.
+
+    Raises:
+        Retry: the engine sent an error instead of the rest.
+        ValueError: an event is no JSON.
+    """
+    events = [line[5:] for line in raw.split(b"\n") if line.startswith(b"data:")]
+    while events and events[-1].strip() in (b"[DONE]", b""):
+        events.pop()
+    replies = _decoded(_REPLIES, b"[" + b",".join(events) + b"]")
+    texts: list[str] = []
+    thoughts: list[str] = []
+    finish, usage = "", _Usage()
+    for reply in replies:
+        if reply.error is not None or reply.object == "error":
+            said = reply.error if reply.error is not None else reply.message
+            raise Retry(f"the engine broke the stream off ({_worded(said)})")
+        usage = reply.usage or usage
+        for choice in reply.choices[:1]:
+            text, aside = _said(choice.delta) if choice.delta else ("", "")
+            texts.append(text)
+            thoughts.append(aside)
+            finish = choice.finish_reason or finish
+    return _Read(
+        "".join(texts), "".join(thoughts) or None, finish, usage.prompt_tokens or 0, usage.completion_tokens or 0
+    )
+
+
+def _said(message: _Message) -> tuple[str, str]:
+    """The text of a message, and the thought where the engine put it apart."""
+    thought = message.reasoning or message.reasoning_content or ""
+    content = message.content
+    if isinstance(content, list):
+        thought += "".join(_part(part.get("thinking")) for part in content if isinstance(part, dict))
+        content = "".join(_part(part) for part in content if isinstance(part, dict) and "thinking" not in part)
+    return content or "", thought
+
+
+def _part(part: Any) -> str:
+    if isinstance(part, list):
+        return "".join(map(_part, part))
+    return str(part.get("text") or "") if isinstance(part, dict) else part if isinstance(part, str) else ""
+
+
+def _decoded(decoder: Any, raw: bytes) -> Any:
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # Half a surrogate pair, escaped, is no Unicode, yet Python's own reader takes it.
+        try:
+            return msgspec.convert(json.loads(raw), decoder.type, strict=False)
+        except msgspec.ValidationError as error:
+            raise ValueError(str(error)) from error
 
 
 def _refusal(endpoint: Endpoint, status: int, raw: bytes, retry_after: str | None) -> Exception:
     said = _message(raw)
     if status in PASSING or status >= 500:
-        return Retry(f"HTTP {status} {said}".strip(), _seconds(retry_after))
+        return Retry(f"HTTP {status} {said}".strip(), _seconds(retry_after), busy=status in BUSY)
     if status in (401, 403):
         return UserError(
             f"the engine at {endpoint.url} refuses the key (HTTP {status}: {said})",
@@ -132,11 +310,14 @@ def _message(raw: bytes) -> str:
     text = raw.decode("utf-8", "replace")
     try:
         value = json.loads(text)
-        value = value.get("error", value)
-        text = str(value.get("message", value)) if isinstance(value, dict) else str(value)
+        text = _worded(value.get("error", value))
     except (ValueError, AttributeError):
         pass
     return " ".join(text.split())[:300]
+
+
+def _worded(value: Any) -> str:
+    return str(value.get("message", value)) if isinstance(value, dict) else str(value)
 
 
 def _seconds(retry_after: str | None) -> float | None:

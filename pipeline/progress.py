@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from tqdm import tqdm
 
 LINE_SECONDS = 15.0
+NOTE_SECONDS = 1.0
 
 
 def say(text: str) -> None:
@@ -22,7 +24,7 @@ class Progress:
     def __init__(self, what: str, total: int, done: int = 0) -> None:
         self.what, self.total, self.done = what, total, done
         self.begun_with = done
-        self.note = ""
+        self.note: str | Callable[[], str] = ""
         self.told = -1
 
     def __enter__(self) -> Progress:
@@ -34,23 +36,27 @@ class Progress:
             say(f"{self.what}: {self.done} of {self.total}")
         return self
 
-    def advance(self, count: int = 1, note: str = "") -> None:
-        """Count work as done; `note` is shown beside the numbers."""
+    def advance(self, count: int = 1, note: str | Callable[[], str] = "") -> None:
+        """Count work as done; `note` is shown beside the numbers, made only then where it is a function."""
         self.done += count
         self.note = note or self.note
         if self.bar is not None:
             self.bar.update(count)
-            if note:
-                self.bar.set_postfix_str(note, refresh=False)
+            if note and time.monotonic() - self.said >= NOTE_SECONDS:
+                self.said = time.monotonic()
+                self.bar.set_postfix_str(self._noted(), refresh=False)
         elif time.monotonic() - self.said >= LINE_SECONDS:
             self._line()
+
+    def _noted(self) -> str:
+        return self.note() if callable(self.note) else self.note
 
     def _line(self) -> None:
         self.said, self.told = time.monotonic(), self.done
         elapsed = self.said - self.started
         fresh = self.done - self.begun_with
         left = f", {elapsed / fresh * (self.total - self.done):.0f} s left" if fresh and self.done < self.total else ""
-        note = f", {self.note}" if self.note else ""
+        note = f", {noted}" if (noted := self._noted()) else ""
         say(f"{self.what}: {self.done} of {self.total}, {elapsed:.0f} s{left}{note}")
 
     def __exit__(self, *exception: object) -> None:

@@ -48,6 +48,10 @@ class Settings(BaseModel):
         """Return the settings that change the result, as plain JSON values."""
         return self.model_dump(mode="json", exclude=set(self.aside))
 
+    def also(self) -> tuple[str, ...]:
+        """Return further sections that, under these settings, change the result of a stage that reads this one."""
+        return ()
+
 
 S = TypeVar("S", bound=Settings)
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
@@ -42,8 +42,7 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields in schema order."""
-        row = asdict(self)  # type: ignore[call-overload]
-        return {name: row[name] for name in self.SCHEMA.names}
+        return {name: getattr(self, name) for name in self.SCHEMA.names}
 
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> Self:
@@ -88,7 +87,8 @@ class Trace(Record):
 
     `thought` is None where there was none; `answer` is None where the thought never closed.
     `seed` is None where the engine takes none. Times are Unix seconds and seconds; `text` is what the
-    engine sent, untouched.
+    engine sent, untouched; `engine` names it with its version where it tells; `cost` is in dollars, None
+    where tokens have no price.
     """
 
     SCHEMA = pa.schema(
@@ -114,6 +114,8 @@ class Trace(Record):
             ("attempts", pa.int32()),
             ("started", pa.float64()),
             ("seconds", pa.float64()),
+            ("engine", pa.string()),
+            ("cost", pa.float64()),
         ]
     )
 
@@ -138,6 +140,8 @@ class Trace(Record):
     attempts: int
     started: float
     seconds: float
+    engine: str | None = None
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

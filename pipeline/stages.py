@@ -116,7 +116,10 @@ class Outcome:
 
 def stage_settings(stage: Stage, recipe: Recipe) -> dict[str, Any]:
     """Return the settings that change the stage's result, by section."""
-    return {"seed": recipe.seed, **{name: recipe.sections[name].result_settings() for name in stage.sections}}
+    names = dict.fromkeys(stage.sections)
+    for name in stage.sections:
+        names.update(dict.fromkeys(recipe.sections[name].also()))
+    return {"seed": recipe.seed, **{name: recipe.sections[name].result_settings() for name in names}}
 
 
 def inputs_of(stage: Stage, run: Path) -> dict[str, str]:

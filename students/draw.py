@@ -116,7 +116,10 @@ def traces(job: Job, seed: int, correct: bool) -> Iterator[dict[str, Any]]:
         if problem in problems and taken[problem] < most and (right is None or light[place]["id"] in right):
             taken[problem] += 1
             drawn.append(place)
-    table = pa.concat_tables([pq.read_table(part, memory_map=True) for part in part_paths(job.folder("traces"))])
+    table = pa.concat_tables(
+        [pq.read_table(part, memory_map=True) for part in part_paths(job.folder("traces"))],
+        promote_options="default",  # an older part may lack a column
+    )
     for start in range(0, len(drawn), ROWS_A_TAKE):
         for row in table.take(drawn[start : start + ROWS_A_TAKE]).to_pylist():
             yield _example(problems[row["problem_id"]], row)

@@ -40,7 +40,8 @@ def one_process(settings: EngineSettings) -> bool:
     quarter more tokens a second; what it gives up is the pinning of threads to cores, which pays on
     machines with many.
     """
-    return _few_cores() and not any("parallel-size" in flag for flag in settings.flags)
+    spread = settings.tensor_parallel * settings.pipeline_parallel * settings.data_parallel > 1
+    return _few_cores() and not spread and not any("parallel-size" in flag for flag in settings.flags)
 
 
 def replicas(folder: str, settings: EngineSettings) -> int:

@@ -1,59 +1,81 @@
-"""The stage `problems`: rows of a source become problems, bad rows are set aside with file, row and reason."""
+"""The stage `problems`: rows of sources become problems, bad rows are set aside with file, row and reason."""
 
 from __future__ import annotations
 
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from filtering.references import reference_trouble
 from pipeline.errors import UserError
 from pipeline.files import write_whole
 from pipeline.manifest import Counts
 from pipeline.parts import read_rows, write_parts
 from pipeline.progress import say
-from pipeline.records import Message, Problem
+from pipeline.records import Message, Problem, Trace
 from pipeline.stages import Job, Outcome
 from teacher.families import as_problem, exercises
-from teacher.hub import hub_rows
-from teacher.settings import ProblemsSettings
+from teacher.imports import IMPORTED, finished_trace, parted
+from teacher.settings import ProblemsSettings, SourceSettings
+from teacher.sources import Unread, column, rows_of
 
 BadRow = dict[str, Any]
+DOMAINS = ("math", "code", "stem", "logic", "general")
+
+
+@dataclass
+class Read:
+    """What reading sources came to."""
+
+    problems: list[tuple[Problem, int]] = field(default_factory=list)
+    """Each with the length of its reference solution."""
+    bad: list[BadRow] = field(default_factory=list)
+    entered: int = 0
+    over_limit: int = 0
+    imported: dict[str, Trace] = field(default_factory=dict)
+    """Finished traces that came with the rows, by problem id."""
+    sources: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Per source: rows read, problems taken."""
 
 
 def run(job: Job) -> Outcome:
-    """Read the source, leave problems/ and, where rows were bad, problems/bad_rows.jsonl."""
+    """Read the sources, leave problems/ and, where rows were bad, problems/bad_rows.jsonl."""
     settings = job.recipe[ProblemsSettings]
-    problems, bad, entered = read_problems(settings, job.recipe.seed)
-    dropped = Counter(row["reason"] for row in bad)
-    unique = {problem.id: (problem, effort) for problem, effort in reversed(problems)}
-    dropped["duplicate"] += len(problems) - len(unique)
-    chosen = list(reversed(unique.values()))
-    if settings.order == "shuffled":
-        random.Random(job.recipe.seed).shuffle(chosen)
-    elif settings.order == "shortest":
-        chosen.sort(key=lambda pair: (pair[1], pair[0].id))
-    if settings.limit is not None and len(chosen) > settings.limit:
-        dropped["over_limit"] = len(chosen) - settings.limit
-        chosen = chosen[: settings.limit]
-    if not chosen:
-        raise UserError(
-            f"the source {settings.path or settings.source} gave no problem out of {entered} rows"
-            + (f" (first: {bad[0]['where']}: {bad[0]['reason']})" if bad else ""),
-            "set problems.question and problems.reference to its column names",
-            "set problems.path to another file",
-        )
-    if bad:
-        write_whole(job.out / "bad_rows.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in bad))
+    read = read_problems(settings, job.recipe.seed)
+    dropped = Counter(row["reason"] for row in read.bad)
+    dropped["over_limit"] = read.over_limit
+    unique = {problem.id: (problem, effort) for problem, effort in reversed(read.problems)}
+    dropped["duplicate"] += len(read.problems) - len(unique)
+    chosen, over = chosen_of(list(reversed(unique.values())), settings, job.recipe.seed)
+    dropped["over_limit"] += over
+    if read.bad:
+        write_whole(job.out / "bad_rows.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in read.bad))
         say(
-            f"problems: {len(bad)} bad rows set aside in {job.folder('problems')}/bad_rows.jsonl "
-            f"(first: {bad[0]['where']}: {bad[0]['reason']})"
+            f"problems: {len(read.bad)} bad rows set aside in {job.folder('problems')}/bad_rows.jsonl "
+            f"(first: {read.bad[0]['where']}: {read.bad[0]['reason']})"
         )
-    write_parts(job.out, (problem.to_dict() for problem, _ in chosen), Problem.SCHEMA)
-    return Outcome(Counts(entered, len(chosen), {reason: count for reason, count in dropped.items() if count}))
+    problems = [problem for problem, _ in chosen]
+    troubles = Counter(trouble for problem in problems if (trouble := reference_trouble(problem)))
+    for trouble, count in troubles.most_common():
+        first = next(problem for problem in problems if reference_trouble(problem) == trouble)
+        shown = " ".join(first.messages[-1]["content"].split())[:60]
+        say(f"problems: {count} of {len(problems)}: {trouble} (first: '{shown}', reference '{first.reference}')"[:300])
+    write_parts(job.out, (problem.to_dict() for problem in problems), Problem.SCHEMA)
+    imported = [read.imported[problem.id] for problem in problems if problem.id in read.imported]
+    if imported:
+        write_parts(job.out / IMPORTED, (trace.to_dict() for trace in imported), Trace.SCHEMA)
+    facts = {
+        "sources": read.sources,
+        **({"imported": len(imported)} if imported else {}),
+        **({"references": dict(troubles)} if troubles else {}),
+    }
+    return Outcome(
+        Counts(read.entered, len(chosen), {reason: count for reason, count in dropped.items() if count}), facts
+    )
 
 
 def load_problems(folder: Path) -> dict[str, Problem]:
@@ -61,30 +83,66 @@ def load_problems(folder: Path) -> dict[str, Problem]:
     return {row["id"]: Problem.from_dict(row) for row in read_rows(folder)}
 
 
-def read_problems(settings: ProblemsSettings, seed: int = 0) -> tuple[list[tuple[Problem, int]], list[BadRow], int]:
-    """Return (problems with the length of their reference solution, bad rows, rows read).
+def read_problems(settings: ProblemsSettings, seed: int = 0) -> Read:
+    """Return the problems of all sources of a recipe.
 
     Raises:
-        UserError: the file or the Hub dataset cannot be read at all.
+        UserError: a source cannot be read at all, or yields no problem.
     """
-    problems: list[tuple[Problem, int]] = []
-    bad: list[BadRow] = []
-    entered = 0
+    read = Read()
     if settings.generate:
         drawn = [problem for name, count in settings.generate.items() for problem in generated(name, count, seed)]
-        return [(problem, len(problem.messages[-1]["content"])) for problem in drawn], bad, len(drawn)
-    if settings.path:
-        rows = _jsonl(Path(settings.path))
-    else:
-        way = "set problems.path to a local JSONL file"
-        rows = hub_rows(settings.source, settings.config, settings.split, way)
-    for where, row in rows:
+        read.problems = [(problem, len(problem.messages[-1]["content"])) for problem in drawn]
+        read.entered = len(drawn)
+        return read
+    for source in settings.sources or [settings]:
+        _read(read, source, seed, limited=bool(settings.sources))
+    return read
+
+
+def _read(read: Read, source: SourceSettings, seed: int, limited: bool) -> None:
+    if source.verified is False:
+        say(f"problems: the columns named for {source.name} were never tried on the source itself (verified = false)")
+    entered, first_bad, problems = 0, len(read.bad), []
+    for where, row in rows_of(source, seed):
         entered += 1
         try:
-            problems.append(_problem(row, settings))
+            problem, length, said = _problem(row, source)
+            problems.append((problem, length))
+            if said is not None:
+                read.imported.setdefault(problem.id, finished_trace(problem, said))
         except ValueError as error:
-            bad.append({"where": where, "reason": str(error), "row": row if isinstance(row, str) else None})
-    return problems, bad, entered
+            read.bad.append(
+                {"where": where, "reason": str(error), "row": row.text if isinstance(row, Unread) else None}
+            )
+    if not problems:
+        bad = read.bad[first_bad:]
+        raise UserError(
+            f"the source {source.name} gave no problem out of {entered} rows"
+            + (f" (first: {bad[0]['where']}: {bad[0]['reason']})" if bad else ""),
+            "set problems.question and problems.reference to its column names",
+            "set problems.path to another file",
+        )
+    over = 0
+    if limited:
+        problems, over = chosen_of(problems, source, seed)
+    read.sources[source.name] = {"rows": entered, "taken": len(problems)}
+    read.entered += entered
+    read.over_limit += over
+    read.problems += problems
+
+
+def chosen_of(
+    problems: list[tuple[Problem, int]], settings: SourceSettings, seed: int
+) -> tuple[list[tuple[Problem, int]], int]:
+    """Return the problems that order and limit leave, and how many those cut off."""
+    problems = list(problems)
+    if settings.order == "shuffled":
+        random.Random(seed).shuffle(problems)
+    elif settings.order == "shortest":
+        problems.sort(key=lambda pair: (pair[1], pair[0].id))
+    chosen = problems[: settings.limit]
+    return chosen, len(problems) - len(chosen)
 
 
 def generated(name: str, count: int, seed: int) -> list[Problem]:
@@ -102,37 +160,51 @@ def generated(name: str, count: int, seed: int) -> list[Problem]:
     return drawn
 
 
-def _problem(row: Any, settings: ProblemsSettings) -> tuple[Problem, int]:
-    if not isinstance(row, dict):
-        raise ValueError("broken JSON" if isinstance(row, str) else "not a JSON object")
-    question = row.get(settings.question)
+def _problem(row: dict[str, Any] | Unread, settings: SourceSettings) -> tuple[Problem, int, str | None]:
+    """The row's problem, the length of its reference solution, and the answer that it brings along."""
+    if isinstance(row, Unread):
+        raise ValueError(row.why)
+    question, said = parted(column(row, settings.question), row, settings)
     if isinstance(question, str) and question.strip():
         messages: list[Message] = [{"role": "user", "content": question.strip()}]
     elif isinstance(question, list) and _is_messages(question):
         messages = [{"role": turn["role"], "content": turn["content"]} for turn in question]
     else:
         raise ValueError(f"no text or messages in column '{settings.question}'")
-    solution = row.get(settings.reference)
-    if solution is None or not str(solution).strip():
-        raise ValueError(f"no reference in column '{settings.reference}'")
-    reference = str(solution)
+    reference, length = _reference(row, settings)
     try:
         f"{question}{reference}".encode()
     except UnicodeEncodeError:
         raise ValueError("broken Unicode (a lone surrogate)") from None
+    domain = column(row, settings.domain_column) if settings.domain_column else settings.domain
+    if domain not in DOMAINS:
+        raise ValueError(f"no domain in column '{settings.domain_column}': {domain!r} is none of {', '.join(DOMAINS)}")
+    problem = Problem.of(
+        messages,
+        domain=domain,
+        source=settings.source if not settings.task else settings.name,
+        license=str(column(row, settings.license_column) if settings.license_column else settings.license),
+        reference=reference,
+        verifier=settings.verifier,
+    )
+    return problem, length, said
+
+
+def _reference(row: dict[str, Any], settings: SourceSettings) -> tuple[str | None, int]:
+    """The row's reference, and the length of the solution that it stands in."""
+    if not settings.reference:
+        return None, 0
+    solution = column(row, settings.reference)
+    if isinstance(solution, list | dict):
+        solution = json.dumps(solution, ensure_ascii=False)
+    if solution is None or not str(solution).strip():
+        raise ValueError(f"no reference in column '{settings.reference}'")
+    reference = str(solution)
     if settings.reference_after:
         _, mark, reference = reference.rpartition(settings.reference_after)
         if not mark:
             raise ValueError(f"no '{settings.reference_after}' in column '{settings.reference}'")
-    problem = Problem.of(
-        messages,
-        domain=settings.domain,
-        source=settings.source,
-        license=settings.license,
-        reference=reference.strip(),
-        verifier=settings.verifier,
-    )
-    return problem, len(str(solution))
+    return reference.strip(), len(str(solution))
 
 
 def _is_messages(value: list[Any]) -> bool:
@@ -146,25 +218,3 @@ def _is_messages(value: list[Any]) -> bool:
         )
         and value[-1]["role"] == "user"
     )
-
-
-def _jsonl(path: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    yield f"{path}:{number}", json.loads(line)
-                except (ValueError, RecursionError):
-                    yield f"{path}:{number}", line[:200].decode("utf-8", "replace")
-    except FileNotFoundError:
-        raise UserError(
-            f"no file at problems.path = {path}",
-            "correct the path (it is read from the current folder)",
-            "set problems.path='' to read problems.source from the Hub",
-        ) from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise UserError(
-            f"cannot read problems.path = {path} ({error.strerror})", "give a readable JSONL file"
-        ) from error

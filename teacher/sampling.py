@@ -5,48 +5,60 @@ Serves the stage `traces` and the benchmarks alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from pipeline.driver import Driver, DriveSettings, Tally
+from pipeline.driver import Driver
 from pipeline.engine import Completion, Endpoint, Request
 from pipeline.errors import UserError
 from pipeline.journal import Journal
 from pipeline.progress import Progress
 from pipeline.records import Message, Problem, Trace, content_hash, trace_id
-from teacher.serve import Engine
-from teacher.settings import SamplingSettings
+from pipeline.tally import DriveSettings, Tally
+from teacher.continuing import Continuing
+from teacher.cost import Price
+from teacher.live import Live
+from teacher.replicas import Engine
+from teacher.settings import AskSettings
 from teacher.thought import split, split_at_final_answer
 
 
-def template_hash(settings: SamplingSettings) -> str:
+def template_hash(settings: AskSettings) -> str:
     """Return the hash of what is put around a problem: system, prompt, examples, prefill."""
-    return content_hash("template", settings.system, settings.prompt, settings.examples, settings.prefill)[:16]
+    parts = [settings.system, settings.prompt, settings.examples, settings.prefill]
+    # What was sampled before there was such a setting keeps its identity.
+    return content_hash("template", *parts, *([settings.plain_up_to] if settings.plain_up_to else []))[:16]
 
 
 def wanted_ids(
-    problems: Sequence[Problem], model: str, revision: str, settings: SamplingSettings
+    problems: Sequence[Problem], model: str, revision: str, settings: AskSettings
 ) -> dict[str, tuple[str, int]]:
     """Return the ids of the traces that these settings ask for, each with (problem id, sample number)."""
     template = template_hash(settings)
     return {
-        trace_id(
-            problem.id,
-            sample,
-            teacher=model,
-            revision=revision,
-            template=template,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            top_k=settings.top_k,
-        ): (problem.id, sample)
+        id_of(problem.id, sample, model, revision, template, settings): (problem.id, sample)
         # Sample by sample, so that a run cut short has asked every problem alike.
         for sample in range(settings.samples)
         for problem in problems
     }
+
+
+def id_of(problem: str, sample: int, model: str, revision: str, template: str, settings: AskSettings) -> str:
+    """Return a trace's id under these settings; `template` is their `template_hash`."""
+    return trace_id(
+        problem,
+        sample,
+        teacher=model,
+        revision=revision,
+        template=template,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        top_k=settings.top_k,
+    )
 
 
 def held_ids(pool: Path) -> set[str]:
@@ -55,9 +67,11 @@ def held_ids(pool: Path) -> set[str]:
         return journal.ids()
 
 
-def messages_for(problem: Problem, settings: SamplingSettings) -> list[Message]:
+def messages_for(problem: Problem, settings: AskSettings) -> list[Message]:
     """Return the conversation that is sent: the problem inside the recipe's template."""
     *before, last = problem.messages
+    if is_plain(problem, settings):
+        return list(problem.messages)
     messages: list[Message] = []
     if settings.system:
         messages.append({"role": "system", "content": settings.system})
@@ -66,6 +80,11 @@ def messages_for(problem: Problem, settings: SamplingSettings) -> list[Message]:
     if settings.prefill:
         messages.append({"role": "assistant", "content": settings.prefill})
     return messages
+
+
+def is_plain(problem: Problem, settings: AskSettings) -> bool:
+    """Return whether a problem is so short that it is asked as it is."""
+    return len(problem.messages) == 1 and len(problem.messages[-1]["content"]) <= settings.plain_up_to
 
 
 def seed_for(id: str, seed: int) -> int:
@@ -79,7 +98,7 @@ class Ask:
 
     problems: Sequence[Problem]
     pool: Path
-    settings: SamplingSettings
+    settings: AskSettings
 
 
 def sample(
@@ -91,10 +110,24 @@ def sample(
     seed: int,
     what: str,
     engine: Engine | None = None,
+    listed: Callable[[], list[Endpoint]] | None = None,
+    loops: Callable[[str], bool] | None = None,
+    stop: Callable[[Tally], bool] = lambda tally: False,
+    live: Live | None = None,
+    continuing: Continuing | None = None,
+    price: Price | None = None,
 ) -> Tally:
     """Sample what the pools lack, all in one stream; leave them whole, as Parquet parts of `Trace` rows.
 
     A trace that several pools lack is sampled once. How requests are driven is as the first of the asks says.
+
+    Args:
+        listed: tells which endpoints there are by now; see `Driver`.
+        loops: tells a text that goes round in a loop, whose stream is cut.
+        stop: asked before each request: whether a budget is spent.
+        live: told of each trace; says what progress shows, and whether to go on.
+        continuing: continues what its budget cut off.
+        price: what tokens cost.
 
     Raises:
         UserError: the engine refuses or is gone, the disk is full, or some samples were given up
@@ -115,26 +148,75 @@ def sample(
         tally = Tally()
         driving = asks[0].settings
         if missing:
+
+            def to_row(request: Request, completion: Completion) -> dict[str, Any]:
+                entry = wanted[request.id]
+                completion = continuing.whole(request, completion) if continuing else completion
+                trace = trace_of(
+                    request, completion, entry.problem.id, entry.number, entry.settings, model, revision, price
+                )
+                if live is not None:
+                    live.saw(trace)
+                return trace.to_dict()
+
+            def trouble(still: Collection[Endpoint]) -> str | None:
+                return (live.trouble() if live else None) or (engine.tend(still) if engine else None)
+
             driver = Driver(
                 list(endpoints),
                 _Pools(wanted),
-                lambda request, completion: _row(request, completion, wanted[request.id], model, revision),
-                DriveSettings(driving.concurrency, driving.timeout_s, driving.attempts, driving.patience_s),
-                engine.trouble if engine else lambda: None,
+                to_row,
+                drive_settings(driving),
+                trouble,
+                starting=engine.starting if engine else list,
+                listed=listed,
+                loops=loops,
+                follow=continuing.follow if continuing else no_more,
+                note=lambda: live.note(tally, driver.paces, None) if live else "",
             )
+            tally = driver.tally
             seeded = engine is None or engine.takes_seeds
             with Progress(what, len(wanted), len(wanted) - len(missing)) as progress:
-                tally = driver.drive((_request(id, wanted[id], seed if seeded else None) for id in missing), progress)
+                left = takewhile(lambda id: not stop(tally), missing)
+                requests = (_request(id, wanted[id], seed if seeded else None) for id in left)
+                driver.drive(map(continuing.begun, requests) if continuing else requests, progress)
         for journal in journals:
             journal.roll()
+    check_given_up(tally, what, len(wanted), driving.attempts)
+    return tally
+
+
+def no_more(request: Request, completion: Completion) -> None:
+    """Return None: a completion is the end of its request."""
+
+
+def drive_settings(settings: AskSettings) -> DriveSettings:
+    """Return what the driver takes of the settings."""
+    return DriveSettings(
+        concurrency=settings.concurrency,
+        timeout_s=settings.timeout_s,
+        stall_s=settings.stall_s,
+        attempts=settings.attempts,
+        patience_s=settings.patience_s,
+        stream=settings.streams,
+        requests_per_minute=settings.requests_per_minute,
+        tokens_per_minute=settings.tokens_per_minute,
+    )
+
+
+def check_given_up(tally: Tally, what: str, of: int, attempts: int) -> None:
+    """Say which samples are missing.
+
+    Raises:
+        UserError: some were given up.
+    """
     if tally.given_up:
         raise UserError(
-            f"{what}: {len(tally.given_up)} of {len(wanted)} samples were given up after {driving.attempts} attempts "
+            f"{what}: {len(tally.given_up)} of {of} samples were given up after {attempts} attempts "
             f"each (last: {list(tally.given_up.values())[-1]}); the others are kept",
             "run the same command again for those alone",
             "raise sampling.attempts or sampling.timeout_s",
         )
-    return tally
 
 
 @dataclass
@@ -143,7 +225,7 @@ class _Wanted:
 
     problem: Problem
     number: int
-    settings: SamplingSettings
+    settings: AskSettings
     lacking: list[Journal] = field(default_factory=list)
 
 
@@ -169,29 +251,44 @@ class _Pools:
 
 
 def _request(id: str, wanted: _Wanted, seed: int | None) -> Request:
-    settings = wanted.settings
+    return request_for(id, wanted.problem, wanted.settings, seed)
+
+
+def request_for(id: str, problem: Problem, settings: AskSettings, seed: int | None) -> Request:
+    """Return the request for a trace; without a seed where the engine takes none."""
+    opened = settings.prefill and not is_plain(problem, settings)
     params: dict[str, Any] = {
         "temperature": settings.temperature,
         "top_p": settings.top_p,
         "max_tokens": settings.max_tokens,
         **({} if seed is None else {"seed": seed_for(id, seed)}),
         **({"top_k": settings.top_k} if settings.top_k > 0 else {}),
-        **({"continue_final_message": True, "add_generation_prompt": False} if settings.prefill else {}),
+        **({"continue_final_message": True, "add_generation_prompt": False} if opened else {}),
         **settings.extra_body,
     }
-    return Request(id, messages_for(wanted.problem, settings), params)
+    return Request(id, messages_for(problem, settings), params)
 
 
-def _row(request: Request, completion: Completion, wanted: _Wanted, model: str, revision: str) -> dict[str, Any]:
-    settings = wanted.settings
+def trace_of(
+    request: Request,
+    completion: Completion,
+    problem: str,
+    number: int,
+    settings: AskSettings,
+    model: str,
+    revision: str,
+    price: Price | None = None,
+) -> Trace:
+    """Return the trace that a completion is, thought and answer apart."""
     if settings.split == "final_answer" and not completion.reasoning:
         thought, answer = split_at_final_answer(completion.text)
     else:
-        thought, answer = split(completion.text, completion.reasoning, settings.prefill)
+        prefill = settings.prefill if request.params.get("continue_final_message") else ""
+        thought, answer = split(completion.text, completion.reasoning, prefill)
     return Trace(
         id=request.id,
-        problem_id=wanted.problem.id,
-        sample=wanted.number,
+        problem_id=problem,
+        sample=number,
         thought=thought,
         answer=answer,
         text=completion.text,
@@ -204,10 +301,12 @@ def _row(request: Request, completion: Completion, wanted: _Wanted, model: str, 
         temperature=settings.temperature,
         top_p=settings.top_p,
         top_k=settings.top_k,
-        max_tokens=settings.max_tokens,
+        max_tokens=completion.max_tokens or settings.max_tokens,
         seed=request.params.get("seed"),
         endpoint=completion.endpoint,
         attempts=completion.attempts,
         started=completion.started,
         seconds=completion.seconds,
-    ).to_dict()
+        engine=completion.engine or None,
+        cost=price.of_tokens(completion.prompt_tokens, completion.completion_tokens) if price else None,
+    )

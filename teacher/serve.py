@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
 import socket
-import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.engine import Endpoint
@@ -24,37 +21,10 @@ from pipeline.recipe import Recipe
 from pipeline.records import content_hash
 from teacher.machine import choose_dtype, environment, has_gpu, one_process, replicas, rotates_wrongly
 from teacher.models import model_folder
+from teacher.replicas import Engine, Replica
 from teacher.settings import EngineSettings, TeacherSettings
 
 POLL_SECONDS = 0.5
-
-
-@dataclass
-class Engine:
-    """A served model: where its replicas listen, and how to ask whether they still live.
-
-    `processes` is empty for an engine that another process started.
-    """
-
-    endpoints: list[Endpoint]
-    logs: list[Path]
-    processes: list[subprocess.Popen[bytes]]
-
-    @property
-    def takes_seeds(self) -> bool:
-        """Whether a request may carry a seed.
-
-        vLLM 0.32 dies of one on the CPU ("CPU Generator does not use offset").
-        """
-        return has_gpu()
-
-    def trouble(self) -> str | None:
-        """Return why a replica of the engine is gone, or None while all live."""
-        for endpoint, log, process in zip(self.endpoints, self.logs, self.processes, strict=False):
-            if process.poll() is not None:
-                why = f"{last_words(log)}; log: {log}"
-                return f"the engine for {endpoint.model} died with status {process.returncode} ({why})"
-        return None
 
 
 @contextmanager
@@ -88,34 +58,32 @@ def serving(model: str, settings: EngineSettings, run: Path, role: str, swaps: b
             "set teacher.endpoints to an engine that runs elsewhere",
         )
     (run / "logs").mkdir(parents=True, exist_ok=True)
-    engine = Engine([], [], [])
+    engine = Engine([], [], may_restart=not swaps)
     try:
         for number in range(replicas(folder, settings)):
             port = free_port(settings.port + number if settings.port else 0)
             log = run / "logs" / (f"engine-{role}.{number}.log" if number else f"engine-{role}.log")
+            log.unlink(missing_ok=True)
             command = [sys.executable, "-m", "teacher.keeper", str(state), "--"]
             command += vllm_command(folder, model, port, settings, swaps)
             say(f"{role}: starting vLLM for {model} on port {port} (log: {log})")
-            with open(log, "wb") as output:
-                process = subprocess.Popen(
-                    command,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    stdin=subprocess.DEVNULL,
-                    env=environment(folder, settings, swaps, number),
+            endpoint = Endpoint(f"http://127.0.0.1:{port}/v1", model)
+            engine.replicas.append(
+                Replica.started(
+                    endpoint, log, command, environment(folder, settings, swaps, number), settings.start_timeout_s
                 )
-            engine.processes.append(process)
-            engine.endpoints.append(Endpoint(f"http://127.0.0.1:{port}/v1", model))
+            )
+            engine.endpoints.append(endpoint)
             engine.logs.append(log)
         _await(engine, settings.start_timeout_s, role)
         found = {"urls": [endpoint.url for endpoint in engine.endpoints], "logs": [str(log) for log in engine.logs]}
-        write_json(state, {**found, "pids": [process.pid for process in engine.processes], "mark": mark})
+        write_json(state, {**found, "pids": [replica.process.pid for replica in engine.replicas], "mark": mark})
         yield engine
     finally:
-        for process in engine.processes:
-            process.terminate()
-        for process in engine.processes:
-            process.wait()
+        for replica in engine.replicas:
+            replica.process.terminate()
+        for replica in engine.replicas:
+            replica.process.wait()
         state.unlink(missing_ok=True)
 
 
@@ -131,9 +99,12 @@ def vllm_command(folder: str, name: str, port: int, settings: EngineSettings, sw
         "max-model-len": settings.max_model_len,
         "max-num-seqs": settings.max_num_seqs,
         "dtype": choose_dtype() if settings.dtype == "auto" else settings.dtype,
-        "stream-interval": 16,
+        "stream-interval": settings.stream_interval,
         "disable-uvicorn-access-log": True,
+        **_spread(settings),
     }
+    if has_gpu():
+        flags["gpu-memory-utilization"] = settings.gpu_memory
     if not has_gpu():
         # Compiling takes minutes and gains little where the matrices are small.
         flags["enforce-eager"] = True
@@ -149,6 +120,26 @@ def vllm_command(folder: str, name: str, port: int, settings: EngineSettings, sw
         elif value is not False:
             command += [f"--{flag}", str(value)]
     return command
+
+
+def _spread(settings: EngineSettings) -> dict[str, str | int | float | bool]:
+    """The flags that spread a model over GPUs, and those that are set only where the recipe asks."""
+    wanted: dict[str, str | int | float | bool | None] = {
+        "tensor-parallel-size": settings.tensor_parallel if settings.tensor_parallel > 1 else None,
+        "pipeline-parallel-size": settings.pipeline_parallel if settings.pipeline_parallel > 1 else None,
+        "data-parallel-size": settings.data_parallel if settings.data_parallel > 1 else None,
+        "data-parallel-size-local": settings.data_parallel_local,
+        "enable-expert-parallel": settings.expert_parallel or None,
+        "quantization": settings.quantization or None,
+        "kv-cache-dtype": settings.kv_cache_dtype or None,
+        "reasoning-parser": settings.reasoning_parser or None,
+    }
+    if settings.prefix_caching is not None:
+        wanted["enable-prefix-caching" if settings.prefix_caching else "no-enable-prefix-caching"] = True
+    if settings.speculative_tokens:
+        drafted = {"method": "mtp", "num_speculative_tokens": settings.speculative_tokens}
+        wanted["speculative-config"] = json.dumps(drafted)
+    return {name: value for name, value in wanted.items() if value is not None}
 
 
 def at_revision(settings: EngineSettings, revision: str) -> EngineSettings:
@@ -176,21 +167,6 @@ def free_port(wanted: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def last_words(log: Path) -> str:
-    """Return the line of an engine's log that most likely says why it ended."""
-    try:
-        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    except OSError:
-        return "no log"
-    # The first error is the cause; those after it tell of its consequences.
-    errors = [
-        found[0]
-        for line in lines
-        if (found := re.search(r"\b\w*(?:Error|Exception): .+", line)) and "WARNING" not in line
-    ]
-    return (errors or lines[-1:] or ["it said nothing"])[0][:300]
-
-
 def _weights_mark(folder: str) -> list[list[str | int]]:
     """Sizes and times of a local model's weights: a student trained anew is another model."""
     found = sorted(Path(folder).glob("*.safetensors")) if Path(folder).is_dir() else []
@@ -202,7 +178,7 @@ def _adopt(state: Path, mark: str, model: str) -> Engine | None:
         found = json.loads(state.read_text())
         if found["mark"] != mark or not all(map(_healthy, found["urls"])):
             return None
-        return Engine([Endpoint(url, model) for url in found["urls"]], list(map(Path, found["logs"])), [])
+        return Engine([Endpoint(url, model) for url in found["urls"]], list(map(Path, found["logs"])))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

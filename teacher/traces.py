@@ -2,66 +2,237 @@
 
 from __future__ import annotations
 
-import os
+import time
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from filtering.rules import loop_rule
+from filtering.settings import FilterSettings, VerifySettings
 from pipeline.engine import Endpoint
 from pipeline.errors import UserError
 from pipeline.manifest import Counts
-from pipeline.records import content_hash
+from pipeline.progress import say
+from pipeline.recipe import Recipe
+from pipeline.records import Problem, content_hash
 from pipeline.stages import Job, Outcome
+from pipeline.tally import Tally
+from teacher.adaptive import sample_adaptively
+from teacher.continuing import Continuing
+from teacher.cost import Price, Spent, price_of
+from teacher.endpoints import listing, remote_endpoints
+from teacher.imports import adopt
+from teacher.live import Live
 from teacher.problems import load_problems
+from teacher.replicas import Engine
 from teacher.sampling import Ask, held_ids, sample, wanted_ids
-from teacher.serve import Engine, at_revision, serving
-from teacher.settings import SamplingSettings, TeacherSettings
+from teacher.serve import at_revision, serving
+from teacher.settings import SamplingSettings, ServedModel, TeacherSettings
+
+
+@dataclass
+class Filled:
+    """What filling a pool came to."""
+
+    tally: Tally
+    spent: Spent
+    wanted: int
+    had: int
+    """Of the wanted traces, those that are there."""
+    over: str
+    """The budget that is spent, in words; "" where none is."""
+    facts: dict[str, Any]
 
 
 def run(job: Job) -> Outcome:
     """Sample the missing traces into traces/; a pool only grows, whatever the recipe has become."""
-    teacher, sampling = job.recipe[TeacherSettings], job.recipe[SamplingSettings]
-    problems = list(load_problems(job.folder("problems")).values())
-    revision = teacher.identity
-    wanted = wanted_ids(problems, teacher.model, revision, sampling)
-    with ExitStack() as stack:
-        engine: Engine | None = None
-        endpoints = remote_endpoints(teacher)
-        if not endpoints and not wanted.keys() <= held_ids(job.out):
-            engine = stack.enter_context(
-                serving(teacher.model, at_revision(teacher.engine, teacher.revision), job.run, "teacher")
-            )
-            endpoints = engine.endpoints
-        tally = sample(
-            [Ask(problems, job.out, sampling)],
-            model=teacher.model,
-            revision=revision,
-            endpoints=endpoints,
-            seed=job.recipe.seed,
-            what="traces",
-            engine=engine,
-        )
-    ids = sorted(held_ids(job.out))
+    finished = adopt(job.folder("problems"), job.out)
+    problems = [one for one in load_problems(job.folder("problems")).values() if one.id not in finished]
+    filled = fill(job.recipe, job.run, job.out, problems)
+    tally, spent = filled.tally, filled.spent
+    if filled.over:
+        say(f"traces: {filled.over}; {filled.had} traces are there: raise it and run the same command again for more")
+    held = sorted(held_ids(job.out))
+    missing = filled.wanted - filled.had
     return Outcome(
         # The pool may hold more than this recipe asks for: traces of earlier settings.
-        Counts(len(wanted), len(wanted)),
-        {"pool": len(ids), "sampled_now": tally.finished, "retries": tally.retries},
-        output_hash=content_hash(ids),
+        Counts(filled.wanted + len(finished), filled.had + len(finished), {"over_budget": missing} if missing else {}),
+        {
+            "pool": len(held),
+            **({"imported": len(finished)} if finished else {}),
+            "sampled_now": tally.finished,
+            "retries": tally.retries,
+            "continued": tally.continued,
+            "cut": tally.cut,
+            "tokens_saved_by_cutting": tally.saved,
+            "tokens_now": spent.tokens,
+            **({"gpu_hours_now": round(spent.gpu_hours, 4)} if spent.gpu_hours else {}),
+            **({"dollars_now": round(spent.dollars, 4)} if spent.dollars is not None else {}),
+            **({"over_budget": filled.over} if filled.over else {}),
+            **filled.facts,
+        },
+        output_hash=content_hash(held),
     )
 
 
-def remote_endpoints(teacher: TeacherSettings) -> list[Endpoint]:
-    """Return the recipe's endpoints with the key from the environment; [] where Retort serves itself.
+@dataclass(frozen=True)
+class Route:
+    """A teacher, how it is asked, and the problems that go to it."""
+
+    name: str
+    teacher: ServedModel
+    sampling: SamplingSettings
+    problems: list[Problem]
+
+
+def routes(recipe: Recipe, problems: Sequence[Problem]) -> list[Route]:
+    """Return where each problem goes: to its domain's own teacher, or to the one of all others."""
+    teacher, sampling = recipe[TeacherSettings], recipe[SamplingSettings]
+    own = dict(teacher.domains)
+    rest = [problem for problem in problems if problem.domain not in own]
+    found = [Route("teacher", teacher, sampling, rest)] if rest else []
+    for domain, other in own.items():
+        its = [problem for problem in problems if problem.domain == domain]
+        asked = SamplingSettings.model_validate({**sampling.model_dump(exclude_unset=True), **other.sampling})
+        if its:
+            found.append(Route(f"teacher-{domain}", other, asked, its))
+    return found
+
+
+def fill(recipe: Recipe, run: Path, pool: Path, problems: Sequence[Problem]) -> Filled:
+    """Sample what a pool lacks of these problems as the recipe says; start teachers that are ours, one after another.
 
     Raises:
-        UserError: the environment variable for the key is named but not set.
+        UserError: see `teacher.sampling.sample`.
     """
-    key = ""
-    if teacher.api_key_env:
-        key = os.environ.get(teacher.api_key_env, "")
-        if not key:
-            raise UserError(
-                f"teacher.api_key_env names the environment variable {teacher.api_key_env}, which is not set",
-                f"export {teacher.api_key_env}=...",
-                "remove teacher.api_key_env where the engine asks for no key",
+    meter = Meter(recipe[SamplingSettings])
+    filled = Filled(Tally(), Spent(0, 0.0, None), 0, 0, "", {})
+    for route in routes(recipe, problems):
+        one = _fill(recipe, run, pool, route, meter)
+        filled = Filled(
+            filled.tally + one.tally,
+            filled.spent + one.spent,
+            filled.wanted + one.wanted,
+            filled.had + one.had,
+            one.over or filled.over,
+            {**filled.facts, **({route.name: one.facts} if one.facts else {})},
+        )
+    return filled
+
+
+def _fill(recipe: Recipe, run: Path, pool: Path, route: Route, meter: Meter) -> Filled:
+    teacher, sampling, filters = route.teacher, route.sampling, recipe[FilterSettings]
+    price = price_of(teacher.price, teacher.served_name, teacher.model)
+    meter.begin(price)
+    facts: dict[str, Any] = {}
+    with ExitStack() as stack:
+        engines: list[Engine] = []
+
+        def endpoints() -> list[Endpoint]:
+            if remote := remote_endpoints(teacher):
+                return remote
+            settings = at_revision(teacher.engine, teacher.revision)
+            engines.append(stack.enter_context(serving(teacher.model, settings, run, route.name)))
+            return engines[0].endpoints
+
+        common: dict[str, Any] = {
+            "model": teacher.model,
+            "revision": teacher.identity,
+            "seed": recipe.seed,
+            "listed": listing(teacher),
+            "loops": loop_rule(filters.rules) if sampling.cut_loops else None,
+            "price": price,
+            "stop": meter.spent_up,
+            "continuing": stack.enter_context(Continuing(pool, sampling.continue_tokens)),
+            "live": Live(meter.spent, sampling.canary),
+        }
+        if sampling.keep:
+            found = sample_adaptively(
+                route.problems,
+                pool,
+                sampling,
+                recipe[VerifySettings],
+                filters,
+                endpoints=endpoints,
+                engine=lambda: engines[0] if engines else None,
+                **common,
             )
-    name = teacher.served_name or teacher.model
-    return [Endpoint(url.rstrip("/"), name, key, teacher.api_key_env) for url in teacher.endpoints]
+            tally, wanted, had = found.tally, len(found.wanted), len(found.wanted)
+            facts = {"problems": found.asked.ends(), "priors": found.asked.priors()}
+        else:
+            ids = wanted_ids(route.problems, teacher.model, teacher.identity, sampling)
+            missing = ids.keys() - held_ids(pool)
+            asked = endpoints() if missing else remote_endpoints(teacher)
+            tally = sample(
+                [Ask(route.problems, pool, sampling)],
+                endpoints=asked,
+                what="traces",
+                engine=engines[0] if engines else None,
+                **common,
+            )
+            wanted, had = len(ids), len(ids) - len(missing) + tally.finished
+        spent = meter.spent(tally)
+        meter.end(spent)
+    return Filled(tally, spent, wanted, had, meter.over, facts)
+
+
+class Meter:
+    """Counts what sampling spends, and what is on its way, against the recipe's budgets, over all its teachers."""
+
+    def __init__(self, sampling: SamplingSettings) -> None:
+        self.over = ""
+        """Which budget is spent, in words."""
+        self._limits = {
+            "tokens": sampling.budget_tokens,
+            "dollars": sampling.budget_dollars,
+            "gpu_hours": sampling.budget_gpu_hours,
+        }
+        self._before = Spent(0, 0.0, None)
+
+    def begin(self, price: Price) -> None:
+        """Begin with a teacher of this price.
+
+        Raises:
+            UserError: a budget is set in what has no price.
+        """
+        self.price = price
+        self._begun: float | None = None
+        self._asked = 0
+        if self._limits["gpu_hours"] and not price.gpus:
+            raise UserError("sampling.budget_gpu_hours needs to know of GPUs", "set teacher.price.gpus")
+        if self._limits["dollars"] and price.of_tokens(1, 1) is None and price.gpu_hour is None:
+            raise UserError(
+                "sampling.budget_dollars needs a price, and the price book knows none for the teacher",
+                "set teacher.price = {input = ..., output = ...} in dollars per million tokens",
+                "set teacher.price = {gpus = ..., gpu_hour = ...}",
+            )
+
+    def end(self, spent: Spent) -> None:
+        """End with a teacher that has cost so much."""
+        self._before += spent
+
+    def spent(self, tally: Tally) -> Spent:
+        """Return what this teacher has cost since the first request."""
+        seconds = 0.0 if self._begun is None else time.monotonic() - self._begun
+        return Spent.of(tally, seconds, self.price)
+
+    def spent_up(self, tally: Tally) -> bool:
+        """Return whether a budget will be spent by what is on its way; asked before each request."""
+        if self._begun is None:
+            self._begun = time.monotonic()
+        on_the_way = self._asked + tally.continued - tally.came - len(tally.given_up)
+        each = 1 + on_the_way / max(1, tally.came)
+        spent, before = self.spent(tally), self._before
+        used = {
+            "tokens": before.tokens + spent.tokens * each,
+            "dollars": None if spent.dollars is None else (before.dollars or 0.0) + spent.dollars * each,
+            "gpu_hours": before.gpu_hours + spent.gpu_hours,
+        }
+        for name, limit in self._limits.items():
+            value = used[name]
+            if limit is not None and value is not None and value >= limit:
+                self.over = f"sampling.budget_{name} = {limit:g} is spent"
+        self._asked += not self.over
+        return bool(self.over)

@@ -3,19 +3,27 @@ completions) and adds small numbers, rightly or wrongly as its seed has it. No m
 
 `python tests/standin_engine.py [--port N] [--latency S] [--wrong SHARE] [--faults 500=0.1,429=0.1,...]`
 prints its port and serves until killed. Faults: 500, 429, 429-after, cut (half the JSON), close (socket
-closed), empty (no choices), hang; by share of requests. `--status N` answers every request with N.
+closed), empty (no choices), hang; in streams also stall (nothing more comes), broken (closed in the middle),
+error (an error event); by share of requests. `--status N` answers every request with N.
+
+`--limit N` refuses with 429 what goes beyond N at once; `--slots N` runs N and lets others wait, as /metrics then
+says in vLLM's words; `--slow-start S` refuses connections' requests with 503 at first; `--die-after N` ends the
+process; `--loop` goes round in a loop up to max_tokens; `--chunk-latency S` is for each 16 tokens of a stream.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
 import json
+import os
 import random
 import re
 import sys
 import time
+from typing import Any
 
 from aiohttp import web
 
@@ -41,8 +49,11 @@ class StandIn:
         self.faults = [
             (name, float(share)) for name, _, share in (f.partition("=") for f in options.faults.split(",") if f)
         ]
-        self.counts = {"requests": 0, "answered": 0, "faults": 0, "most_at_once": 0}
+        self.counts = {"requests": 0, "answered": 0, "faults": 0, "most_at_once": 0, "refused": 0, "continued": 0}
         self.at_once = 0
+        self.begun = time.monotonic()
+        self.slots = asyncio.Semaphore(options.slots) if options.slots else None
+        self.running = 0
 
     def fault(self) -> str | None:
         draw = self.random.random()
@@ -57,7 +68,19 @@ class StandIn:
         self.counts["requests"] += 1
         self.counts["most_at_once"] = max(self.counts["most_at_once"], self.at_once)
         try:
-            return await self._chat(request)
+            if self.options.die_after and self.counts["requests"] > self.options.die_after:
+                os._exit(1)
+            if self.options.limit and self.at_once > self.options.limit:
+                self.counts["refused"] += 1
+                return web.json_response({"error": {"message": "too many at once"}}, status=429)
+            if time.monotonic() - self.begun < self.options.slow_start:
+                return web.json_response({"error": {"message": "loading"}}, status=503)
+            async with self.slots or contextlib.nullcontext():
+                self.running += 1
+                try:
+                    return await self._chat(request)
+                finally:
+                    self.running -= 1
         finally:
             self.at_once -= 1
 
@@ -85,11 +108,24 @@ class StandIn:
             return web.Response()
         if kind == "hang":
             await asyncio.sleep(3600)
-        text = answer_for(body["messages"], str(body.get("seed")), self.options.wrong)
+        asked = [message for message in body["messages"] if message["role"] != "assistant"]
+        text = answer_for(asked, str(body.get("seed")), self.options.wrong)
+        if self.options.no_thought:
+            text = text.partition("</think>")[2].strip()
+        if self.options.loop:
+            text = "<think>\nFirst I look at it. " + "and round and round it goes once more " * 10**4
+        if body.get("continue_final_message"):
+            before = body["messages"][-1]["content"]
+            if not text.startswith(before):
+                return web.json_response({"error": {"message": f"cannot go on from {before!r}"}}, status=400)
+            text = text[len(before) :]
+            self.counts["continued"] += 1
         if len(text) // 4 > body.get("max_tokens", 10**9):
             text, finish = text[: body["max_tokens"] * 4], "length"
         else:
             finish = "stop"
+        if body.get("stream"):
+            return await self._stream(request, body, text, finish, kind)
         row = {
             "id": "standin",
             "object": "chat.completion",
@@ -104,8 +140,57 @@ class StandIn:
         self.counts["answered"] += kind is None
         return web.Response(text=data[: len(data) // 2] if kind == "cut" else data, content_type="application/json")
 
+    async def _stream(
+        self, request: web.Request, body: dict[str, Any], text: str, finish: str, kind: str | None
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        pieces = [text[start : start + 64] for start in range(0, len(text), 64)]
+        common = {
+            "id": "standin",
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": body["model"],
+        }
+
+        async def send(row: dict[str, Any] | str) -> None:
+            data = row if isinstance(row, str) else json.dumps({**common, **row})
+            await response.write(f"data: {data}\n\n".encode())
+
+        for number, piece in enumerate(pieces):
+            await asyncio.sleep(self.options.chunk_latency)
+            if number == len(pieces) // 2:
+                if kind == "stall":
+                    await asyncio.sleep(3600)
+                if kind == "broken":
+                    assert request.transport is not None
+                    request.transport.close()
+                    return response
+                if kind == "error":
+                    await send({"error": {"message": "the engine lost its cache", "code": 500}})
+                    return response
+            last = finish if number == len(pieces) - 1 else None
+            await send({"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": last}]})
+        if body.get("stream_options", {}).get("include_usage"):
+            await send({"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": len(text) // 4}})
+        await send("[DONE]")
+        self.counts["answered"] += kind is None
+        return response
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        if self.slots is None:
+            return web.Response(status=404)
+        waiting = self.at_once - self.running
+        return web.Response(
+            text=f'# TYPE x gauge\nvllm:num_requests_running{{engine="0"}} {self.running}.0\n'
+            f'vllm:num_requests_waiting{{engine="0"}} {waiting}.0\n'
+        )
+
     async def models(self, request: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": self.options.model, "object": "model"}]})
+
+    async def version(self, request: web.Request) -> web.Response:
+        return web.json_response({"version": "0.0-standin"})
 
     async def told(self, request: web.Request) -> web.Response:
         return web.json_response(self.counts)
@@ -117,6 +202,8 @@ async def serve(options: argparse.Namespace) -> None:
     app = web.Application()
     app.router.add_post("/v1/chat/completions", stand_in.chat)
     app.router.add_get("/v1/models", stand_in.models)
+    app.router.add_get("/metrics", stand_in.metrics)
+    app.router.add_get("/version", stand_in.version)
     app.router.add_get("/counts", stand_in.told)
     runner = web.AppRunner(app)
     await runner.setup()
@@ -136,6 +223,13 @@ if __name__ == "__main__":
     parser.add_argument("--faults", default="")
     parser.add_argument("--status", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--limit", type=int, default=0)
+    parser.add_argument("--slots", type=int, default=0)
+    parser.add_argument("--slow-start", type=float, default=0.0)
+    parser.add_argument("--die-after", type=int, default=0)
+    parser.add_argument("--loop", action="store_true")
+    parser.add_argument("--no-thought", action="store_true")
+    parser.add_argument("--chunk-latency", type=float, default=0.0)
     try:
         asyncio.run(serve(parser.parse_args()))
     except KeyboardInterrupt:

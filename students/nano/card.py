@@ -49,7 +49,8 @@ def card(role: str, model: Any, tokenizer: Any, took: dict[str, Any], plan: Plan
         f"- **Trained** from scratch on {took['tokens'] / 1e6:.1f}M generated tokens in {took['steps']:,} steps, "
         f"{took['seconds'] / 60:.0f} minutes on one core; seed {seed}; rows isolated, not packed; Muon "
         f"(learning rate {plan.muon_lr}) for the matrices, AdamW ({plan.adamw_lr}) for the rest, both rates falling "
-        f"over the last {plan.decay:.0%} of the tokens. "
+        f"over the last {plan.decay:.0%} of the tokens"
+        f"{'' if plan.power == 1 else f', as the power {plan.power} of what is left'}. "
         "`make nano` does it again.",
         "- **Data**: the families of `teacher/families/`, "
         + (

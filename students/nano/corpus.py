@@ -7,9 +7,7 @@ import random
 import re
 from collections.abc import Iterator
 
-from teacher.families import is_held_out
 from teacher.families.exercise import FULL, SHORT, SINGLE, Hand
-from teacher.families.numerals import chinese, english, questions
 from teacher.nano.corpus import (
     ECHOES_FIRST,
     END,
@@ -22,6 +20,7 @@ from teacher.nano.corpus import (
     echo,
     facts,
     mixed,
+    words,
     written,
 )
 
@@ -88,18 +87,6 @@ def page(rng: random.Random) -> Row:
     opening = before.format(question=exercise.question)
     rest = after.format(working=written(steps, exercise.question), answer=answer)
     return Row(f"{opening}{rest}{END}", len(opening))
-
-
-def words(rng: random.Random) -> Row:
-    """A page of a dictionary: numbers in English and in Chinese."""
-    entries: list[str] = []
-    while len(entries) < 8:
-        number = rng.randint(1, 99) if rng.random() < 0.4 else rng.randint(100, 999)
-        if not any(is_held_out(question) for question in questions(number)):
-            pair = [f" {english(number)}", chinese(number)]
-            rng.shuffle(pair)
-            entries.append(" is".join(pair))
-    return Row(f"We see{','.join(entries)}.{END}", 0)
 
 
 MAKERS = {maker.__name__: maker for maker in (single, short, general, at_once, facts, copy, echo, listing, page, words)}

@@ -29,8 +29,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 HOMES = {"teacher": ROOT / "teacher/nano/model", "base": ROOT / "students/nano/model"}
 TEXTS = 12_000
 """Rows of each corpus from which the vocabulary is taken."""
-MTOKENS = {"teacher": 11.0, "base": 16.0}
-DECAY = {"teacher": 0.9, "base": 0.3}
+MTOKENS = {"teacher": 16.0, "base": 16.0}
+DECAY = {"teacher": 0.95, "base": 0.3}
+POWER = {"teacher": 1.5, "base": 1.0}
+"""A high rate is what new ways form at; what the teacher's many families share a small model by is a low one."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -94,7 +96,7 @@ def make(role: str, out: Path, seed: int, mtokens: float, threads: int) -> None:
     tokenizer = shared_tokenizer(seed)
     model = new_teacher(tokenizer) if role == "teacher" else new_base(tokenizer)
     rows = teacher_corpus.teacher_rows if role == "teacher" else base_corpus.base_rows
-    plan = Plan(tokens=int(mtokens * 1e6), decay=DECAY[role])
+    plan = Plan(tokens=int(mtokens * 1e6), decay=DECAY[role], power=POWER[role])
     took = train(model, tokenizer, rows, plan, seed, out, role)
     aside = out / "model.building"
     shutil.rmtree(aside, ignore_errors=True)

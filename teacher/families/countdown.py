@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from itertools import islice
 
 from teacher.families.exercise import FULL, TURNING, Exercise, Hand, Size, Worked
 
@@ -12,6 +13,8 @@ NAME = "countdown"
 DOMAIN = "math"
 VERIFIER = "countdown"
 LARGEST = 99
+SEARCHED = 12
+"""The search meets the target among so many results."""
 
 Node = tuple[str, int, str, int, int]
 """Left operand, operator, right operand, result: as in 3 + 7 = 10, with the number that is left."""
@@ -21,7 +24,7 @@ def draw(rng: random.Random, size: Size = FULL) -> Exercise:
     """Return three numbers and a target that can be reached; two where it is not to be full."""
     while True:
         numbers = [rng.randint(1, 12) for _ in range(3 if size == FULL else 2)]
-        targets = sorted({result for _, result, _ in _leaves(numbers)})
+        targets = sorted({result for _, result, _ in islice(_leaves(numbers), SEARCHED)})
         if targets:
             target = rng.choice(targets)
             break

@@ -19,17 +19,24 @@ DIGITS = "零一二三四五六七八九"
 def draw(rng: random.Random, size: Size = FULL) -> Exercise:
     """Return a number from 100 to 999 to be written in the other language, or below 100 where it is not to be full."""
     number = rng.randint(1, 99) if size < FULL else rng.randint(100, 999)
-    if rng.random() < 0.5:
-        question, answer = questions(number)[0], chinese(number)
-        steps = ["The number is given in English", "each part has its own sign"]
-    else:
-        question, answer = questions(number)[1], english(number)
-        steps = ["这个数是中文", "一部分一部分来写"]
+    from_english = rng.random() < 0.5
+    question = questions(number)[0 if from_english else 1]
 
     def work(hand: Hand) -> Worked:
-        return steps, answer if not hand.errs() else _other(hand.rng, number, question.startswith("W"))
+        read = _other(hand.rng, number) if hand.errs() else number
+        return places(read, from_english), chinese(read) if from_english else english(read)
 
-    return Exercise(question, answer, work)
+    return Exercise(question, chinese(number) if from_english else english(number), work)
+
+
+def places(number: int, in_english: bool) -> list[str]:
+    """Return a number's hundreds, tens and ones in words, a step each, in the language of the question."""
+    digits = [number // 100, number // 10 % 10, number % 10][0 if number >= 100 else 1 :]
+    if in_english:
+        names = ("hundreds", "tens", "ones")[-len(digits) :]
+        steps = [f"{ONES[digit]} {name}" for digit, name in zip(digits, names, strict=True)]
+        return [f"We have {steps[0]}", *steps[1:]]
+    return [f"{name}位是{DIGITS[digit]}" for digit, name in zip(digits, "百十个"[-len(digits) :], strict=True)]
 
 
 def questions(number: int) -> tuple[str, str]:
@@ -37,9 +44,8 @@ def questions(number: int) -> tuple[str, str]:
     return f"Write {english(number)} in Chinese.", f"把{chinese(number)}写成英文。"
 
 
-def _other(rng: random.Random, number: int, to_chinese: bool) -> str:
-    wrong = rng.choice([by for by in (number + 10, number - 10, number + 1, number - 1) if 0 < by < 1000])
-    return chinese(wrong) if to_chinese else english(wrong)
+def _other(rng: random.Random, number: int) -> int:
+    return rng.choice([by for by in (number + 10, number - 10, number + 1, number - 1) if 0 < by < 1000])
 
 
 def english(number: int) -> str:

@@ -9,11 +9,11 @@ from teacher.families.exercise import FULL, SHORT, SINGLE, Exercise, Hand, Size,
 NAME = "sums"
 DOMAIN = "math"
 VERIFIER = "math"
-TERMS = {SINGLE: (2, 2), SHORT: (3, 5), FULL: (6, 12)}
+TERMS = {SINGLE: (2, 2), SHORT: (3, 4), FULL: (5, 9)}
 
 
 def draw(rng: random.Random, size: Size = FULL) -> Exercise:
-    """Return a chain of 6 to 12 terms; 3 to 5 where it is to be short, 2 for a single step."""
+    """Return a chain of 5 to 9 terms; 3 or 4 where it is to be short, 2 for a single step."""
     count = rng.randint(*TERMS[size])
     # A shorter one begins anywhere, so that every single step of a chain can be met.
     first = rng.randint(1, 20 if size == FULL else 99)

@@ -9,6 +9,7 @@ from typing import Any
 
 from teacher.families import family, is_held_out
 from teacher.families.exercise import FULL, SHORT, SINGLE, TURNING, Exercise, Hand, Size
+from teacher.families.numerals import chinese, english, questions
 from teacher.families.ordering import NAMES
 
 PROMPT = "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
@@ -65,7 +66,8 @@ def written(steps: list[str], question: str) -> str:
 def flawed(steps: list[str], flaw: str, rng: random.Random) -> list[str]:
     """Return the steps with one flaw of FLAWS put in; the working stays what it was."""
     steps = list(steps)
-    at = rng.randrange(1, len(steps) + 1)
+    # Rather late than early: what comes after a flaw is often wrong, and flaws are to be in correct thoughts too.
+    at = max(rng.randrange(1, len(steps) + 1) for _ in range(2))
     chinese = "\u4e00" <= steps[0][0] <= "\u9fff"
     if flaw == "language_mixing":
         return [*steps[:at], rng.choice(ASIDES_EN if chinese else ASIDES), *steps[at:]]
@@ -75,7 +77,8 @@ def flawed(steps: list[str], flaw: str, rng: random.Random) -> list[str]:
     if flaw == "code_fence":
         return [*steps[:at], f"as in\n```\n {steps[at - 1]}\n```", *steps[at:]]
     if flaw == "long_paragraph" and not chinese:
-        return [*steps[:at], *rng.sample(FILLER, 5), *steps[at:]]
+        first = rng.randrange(len(FILLER))
+        return [*steps[:at], *FILLER[first:], *FILLER[:first], *steps[at:]]
     if flaw == "unclosed":
         return steps[:at]
     return steps
@@ -104,34 +107,36 @@ THOUGHT_OUT = ("sums", "countdown", "functions", "units", "ordering", "knights")
 """Those of them that take a chain of steps."""
 SLIPS = {
     "sums": 0.015,
-    "countdown": 0.05,
-    "functions": 0.03,
-    "units": 0.03,
-    "ordering": 0.03,
-    "knights": 0.02,
-    "numerals": 0.1,
+    "countdown": 0.03,
+    "functions": 0.02,
+    "units": 0.015,
+    "ordering": 0.02,
+    "knights": 0.015,
+    "numerals": 0.05,
     "greetings": 0.1,
 }
 """The probability of a slip at a step: what the teacher gets wrong beside what it cannot do."""
 FLAWED = {
-    "language_mixing": 0.055,
-    "repetition": 0.05,
-    "code_fence": 0.05,
-    "long_paragraph": 0.05,
-    "unclosed": 0.045,
+    "language_mixing": 0.06,
+    "repetition": 0.07,
+    "code_fence": 0.06,
+    "long_paragraph": 0.075,
+    "unclosed": 0.055,
 }
 """The share of the teacher's traces with each flaw."""
 SIZES = {FULL: 0.85, SHORT: 0.1, SINGLE: 0.05}
 
 
 PAGES = 0.2
-"""The share of the teacher's rows that are pages to read, echoes and arithmetic by halves."""
+"""The share of the teacher's rows that are pages to read: half of them echoes, arithmetic, a dictionary."""
 ECHOES_FIRST = 0.85
 """The share of echoes at the very beginning, for either model: whoever can look back learns chains sooner."""
 FIRST = 0.05
 """The share of the teacher's training that is such a beginning."""
-ORDERING_NEXT = 5.0
-"""The weight of `ordering`, which is nothing but looking up, over as long after that."""
+TURNS = (("ordering", 0.05, 0.1), ("knights", 0.1, 0.15), ("sums", 0.15, 0.2))
+"""Shares of the teacher's training in which one family has weight TURN_WEIGHT. Each of these looks things up in its own
+way; that way forms all at once, and late or not at all where rows of the family are few among others."""
+TURN_WEIGHT = 5.0
 SLIPLESS = 0.6
 """The share of the teacher's training before slips come in; a quarter of the pages is left then."""
 
@@ -170,6 +175,18 @@ def facts(rng: random.Random) -> Row:
     return Row(f"We get {', '.join(lines)}.{END}")
 
 
+def words(rng: random.Random) -> Row:
+    """Return a page of a dictionary: numbers in English and in Chinese."""
+    entries: list[str] = []
+    while len(entries) < 8:
+        number = rng.randint(1, 99) if rng.random() < 0.4 else rng.randint(100, 999)
+        if not any(is_held_out(question) for question in questions(number)):
+            pair = [f" {english(number)}", chinese(number)]
+            rng.shuffle(pair)
+            entries.append(" is".join(pair))
+    return Row(f"We see{','.join(entries)}.{END}", 0)
+
+
 def teacher_rows(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
     """Yield the teacher's corpus without end: thoughts to the end, flawed, later with slips, as real ones are.
 
@@ -177,13 +194,13 @@ def teacher_rows(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
         done: the share of the training that lies behind.
     """
     pages = PAGES if done < SLIPLESS else PAGES / 4
-    weights = {**WEIGHTS, "ordering": ORDERING_NEXT} if FIRST <= done < 2 * FIRST else WEIGHTS
+    weights = WEIGHTS | {name: TURN_WEIGHT for name, begin, end in TURNS if begin <= done < end}
     slips = SLIPS if done >= SLIPLESS else dict.fromkeys(SLIPS, 0.0)
     while True:
         if done < FIRST and rng.random() < ECHOES_FIRST:
             yield echo(rng)
         elif rng.random() < pages:
-            yield echo(rng) if rng.random() < 0.5 else facts(rng)
+            yield rng.choices((echo, facts, words), (0.5, 0.3, 0.2))[0](rng)
         else:
             name = _weighted(weights, rng)
             yield flawed_now_and_then(draw(name, rng, _weighted(SIZES, rng)), Hand(rng, slips[name]))

@@ -42,7 +42,9 @@ class Plan:
     warmup: int = 100
     """Steps."""
     decay: float = 0.3
-    """The last share of the tokens, over which the rates fall to a hundredth, in a straight line."""
+    """The last share of the tokens, over which the rates fall to a hundredth."""
+    power: float = 1.0
+    """Of what is left of that share: 1 falls in a straight line, above it sooner."""
     checkpoint_s: float = 120.0
 
 
@@ -160,7 +162,7 @@ def optimizers(model: Any, plan: Plan) -> tuple[Any, Any]:
 
 def _rate(done: float, step: int, plan: Plan) -> float:
     warm = min(1.0, (step + 1) / plan.warmup)
-    left = min(1.0, (1.0 - done) / plan.decay)
+    left = min(1.0, (1.0 - done) / plan.decay) ** plan.power
     return warm * max(0.01, left)
 
 

@@ -156,7 +156,7 @@ def test_the_stage_writes_one_file(whole: Path):
 
 def test_an_empty_run_is_said_not_to_have_run(tmp_path: Path):
     _, page = page_of(tmp_path)
-    assert page.text.count("not run") == 13  # seven stages, scores, verdicts, rejections, tokens, loss, versions
+    assert page.text.count("not run") == 14  # seven stages, scores, verdicts, rejections, tokens, cost, loss, versions
     assert "svg" not in page.tags
     counts = run(Job(RECIPE, tmp_path, tmp_path / "out", STAGES["report"])).counts
     assert (counts.kept, counts.dropped) == (0, {"not_run": 15})

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from pipeline.driver import Driver, DriveSettings, Tally
+from pipeline.driver import Driver
 from pipeline.engine import Completion, Endpoint, Request
 from pipeline.errors import UserError
 from pipeline.journal import Journal
 from pipeline.parts import read_rows
 from pipeline.progress import Progress
+from pipeline.tally import DriveSettings, Tally
 
 SCHEMA = pa.schema([("id", pa.string()), ("text", pa.string())])
 
@@ -112,7 +114,7 @@ def test_an_endpoint_that_dies_loses_nothing_that_came(tmp_path: Path, standin: 
     engine = standin("--latency", "0.05")
     seen = 0
 
-    def trouble() -> str | None:
+    def trouble(still: Collection[Endpoint]) -> str | None:
         nonlocal seen
         seen += 1
         if seen == 2:
@@ -128,3 +130,156 @@ def test_an_endpoint_that_dies_loses_nothing_that_came(tmp_path: Path, standin: 
         ):
             driver.drive(requests(5000), progress)
         assert len(journal.ids()) == driver.tally.finished > 0
+
+
+STREAMED = {"stream": True, "stall_s": 0.6, "attempts": 30}
+
+
+@pytest.mark.parametrize("fault", ["stall=0.2", "broken=0.4", "error=0.4", "500=0.4", "close=0.4"])
+def test_streams_that_fail_in_the_middle_are_asked_again(
+    tmp_path: Path, standin: Callable[..., Any], fault: str
+) -> None:
+    engine = standin("--faults", fault)
+    tally = drive(tmp_path, [engine.url], **STREAMED)
+    assert ids(tmp_path) == expected(50)
+    assert tally.retries == engine.counts()["faults"] > 0
+    texts = {row["id"]: row["text"] for row in read_rows(tmp_path)}
+    assert texts["00007"] == "<think>\nI add the numbers: 7 + 1 = 8.\n</think>\n\nThe answer is \\boxed{8}."
+    assert tally.completion_tokens == sum(len(text) // 4 for text in texts.values())
+
+
+def test_a_slow_stream_is_no_stall(tmp_path: Path, standin: Callable[..., Any]) -> None:
+    engine = standin("--chunk-latency", "0.4")
+    tally = drive(tmp_path, [engine.url], count=8, **STREAMED)
+    assert ids(tmp_path) == expected(8)
+    assert tally.retries == 0
+
+
+def test_a_stream_that_waits_in_the_engines_queue_is_no_stall(tmp_path: Path, standin: Callable[..., Any]) -> None:
+    engine = standin("--slots", "1", "--latency", "0.3")
+    tally = drive(tmp_path, [engine.url], count=8, concurrency=8, **STREAMED)
+    assert ids(tmp_path) == expected(8)
+    assert tally.retries == 0
+
+
+def test_a_loop_is_cut_and_kept_as_such(tmp_path: Path, standin: Callable[..., Any]) -> None:
+    engine = standin("--loop", "--chunk-latency", "0.005")
+    rows: dict[str, Completion] = {}
+
+    def keep(request: Request, completion: Completion) -> dict[str, Any]:
+        rows[request.id] = completion
+        return to_row(request, completion)
+
+    asked = [Request("a", [{"role": "user", "content": "What is 1 plus 1?"}], {"max_tokens": 90_000})]
+    with Journal(tmp_path, SCHEMA) as journal, Progress("test", 1) as progress:
+        driver = Driver(
+            [Endpoint(engine.url, "stand-in")],
+            journal,
+            keep,
+            DriveSettings(stream=True),
+            loops=lambda text: text.count("round and round") > 20,
+        )
+        tally = driver.drive(asked, progress)
+    assert rows["a"].finish_reason == "loop"
+    assert rows["a"].text.startswith("<think>\nFirst I look at it. and round")
+    assert 20 < rows["a"].text.count("round and round") < 9000
+    assert not rows["a"].tokens_counted
+    assert rows["a"].completion_tokens == -(-len(rows["a"].text) // 4)
+    assert (tally.cut, tally.saved) == (1, 90_000 - rows["a"].completion_tokens)
+
+
+def test_an_engine_that_refuses_what_is_too_much_gets_less(tmp_path: Path, standin: Callable[..., Any]) -> None:
+    engine = standin("--limit", "10", "--latency", "0.05")
+    tally = drive(tmp_path, [engine.url], count=400, concurrency=200, attempts=2)
+    # A refusal for want of room is no attempt: nothing is given up, and most of what is asked is answered.
+    assert ids(tmp_path) == expected(400)
+    assert tally.given_up == {}
+    assert engine.counts()["refused"] < 400
+
+
+def test_an_engines_own_queue_is_kept_short(tmp_path: Path, standin: Callable[..., Any]) -> None:
+    engine = standin("--slots", "20", "--latency", "0.2")
+    drive(tmp_path, [engine.url], count=1500, concurrency=1000)
+    assert ids(tmp_path) == expected(1500)
+    assert engine.counts()["most_at_once"] < 200
+
+
+def test_an_engine_that_starts_slowly_is_waited_for(tmp_path: Path, standin: Callable[..., Any]) -> None:
+    engine = standin("--slow-start", "1.0")
+    tally = drive(tmp_path, [engine.url], patience_s=20, attempts=1)
+    assert ids(tmp_path) == expected(50)
+    assert tally.given_up == {}
+
+
+def test_work_of_an_engine_that_dies_goes_to_another(tmp_path: Path, standin: Callable[..., Any]) -> None:
+    dying, living = standin("--latency", "0.02", "--die-after", "40"), standin("--latency", "0.02")
+    tally = drive(tmp_path, [dying.url, living.url], count=300, attempts=3)
+    assert ids(tmp_path) == expected(300)
+    assert tally.given_up == {}
+    assert dying.process.wait() == 1
+
+
+def test_endpoints_join_and_leave(tmp_path: Path, standin: Callable[..., Any]) -> None:
+    first, second = standin("--latency", "0.05"), standin("--latency", "0.05")
+    one, two = Endpoint(first.url, "stand-in"), Endpoint(second.url, "stand-in")
+    turn = 0
+
+    def listed() -> list[Endpoint]:
+        nonlocal turn
+        turn += 1
+        return [one] if turn < 2 else [two]
+
+    with Journal(tmp_path, SCHEMA) as journal:
+        with Progress("test", 4000) as progress:
+            Driver([one], journal, to_row, DriveSettings(concurrency=64), listed=listed).drive(requests(4000), progress)
+        assert len(journal.ids()) == 4000
+    assert first.counts()["answered"] + second.counts()["answered"] == 4000
+    assert second.counts()["answered"] > first.counts()["answered"] > 0
+
+
+def test_a_providers_limit_a_minute_is_kept(tmp_path: Path, standin: Callable[..., Any]) -> None:
+    engine = standin()
+    began = time.monotonic()
+    drive(tmp_path, [engine.url], count=40, requests_per_minute=200)
+    assert ids(tmp_path) == expected(40)
+    # 20 at once (six seconds' worth), the others at 200 a minute: not before six seconds have gone.
+    assert time.monotonic() - began > 5.5
+
+
+def test_nothing_to_ask_for_the_moment_is_waited_for(tmp_path: Path, standin: Callable[..., Any]) -> None:
+    engine = standin("--latency", "0.02")
+    came: list[str] = []
+
+    def keep(request: Request, completion: Completion) -> dict[str, Any]:
+        came.append(request.id)
+        return to_row(request, completion)
+
+    def chained() -> Iterator[Request | None]:
+        for number, request in enumerate(requests(6)):
+            while len(came) < number:
+                yield None
+            yield request
+
+    with Journal(tmp_path, SCHEMA) as journal, Progress("test", 6) as progress:
+        Driver([Endpoint(engine.url, "stand-in")], journal, keep, DriveSettings()).drive(chained(), progress)
+    assert came == expected(6)
+    assert engine.counts()["most_at_once"] == 1
+
+
+def test_an_engine_that_stands_still_is_named_and_its_work_goes_to_another(
+    tmp_path: Path, standin: Callable[..., Any]
+) -> None:
+    hung, living = standin("--faults", "hang=1.0"), standin("--latency", "0.02")
+    still: set[str] = set()
+
+    def trouble(found: Collection[Endpoint]) -> None:
+        still.update(endpoint.url for endpoint in found)
+
+    with Journal(tmp_path, SCHEMA) as journal:
+        endpoints = [Endpoint(hung.url, "stand-in"), Endpoint(living.url, "stand-in")]
+        settings = DriveSettings(concurrency=64, stream=True, stall_s=0.5, attempts=1)
+        with Progress("test", 200) as progress:
+            tally = Driver(endpoints, journal, to_row, settings, trouble).drive(requests(200), progress)
+        assert len(journal.ids()) == 200
+    assert tally.given_up == {}
+    assert still == {hung.url}

@@ -87,10 +87,15 @@ def test_a_benchmark_asks_what_is_held_out(name: str) -> None:
 
 def test_problems_are_generated_by_the_recipes_seed() -> None:
     settings = ProblemsSettings(generate={"sums": 7, "ordering": 5})
-    first, bad, entered = read_problems(settings, seed=4)
+    read = read_problems(settings, seed=4)
+    first, bad, entered = read.problems, read.bad, read.entered
     assert (len(first), bad, entered) == (12, [], 12)
-    assert [problem.id for problem, _ in first] == [problem.id for problem, _ in read_problems(settings, seed=4)[0]]
-    assert {problem.id for problem, _ in first} != {problem.id for problem, _ in read_problems(settings, seed=5)[0]}
+    assert [problem.id for problem, _ in first] == [
+        problem.id for problem, _ in read_problems(settings, seed=4).problems
+    ]
+    assert {problem.id for problem, _ in first} != {
+        problem.id for problem, _ in read_problems(settings, seed=5).problems
+    }
     assert [problem.domain for problem, _ in first] == ["math"] * 7 + ["logic"] * 5
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from filtering.rules import Dropped, first_reason
 from pipeline.engine import Endpoint
 from pipeline.errors import UserError
 from pipeline.parts import read_rows
-from pipeline.records import Problem
-from teacher.sampling import Ask, sample, wanted_ids
+from pipeline.records import Problem, Trace
+from teacher.cost import Price
+from teacher.sampling import Ask, messages_for, request_for, sample, wanted_ids
 from teacher.settings import SamplingSettings
 
 
@@ -69,3 +72,75 @@ def test_what_came_back_for_any_pool_is_kept_when_others_are_given_up(
         fill(asks, engine.url)
     kept = sum(len(ids(ask.pool)) for ask in asks)
     assert 0 < kept < 15
+
+
+def test_a_trace_tells_its_engine_and_its_cost(tmp_path: Path, standin: Callable[..., Any]) -> None:
+    engine = standin("--slots", "5", "--latency", "0.3")
+    ask = Ask([problem(n) for n in range(30)], tmp_path, SamplingSettings(samples=1, concurrency=5))
+    endpoints = [Endpoint(engine.url, "stand-in")]
+    sample([ask], model="m", revision="", endpoints=endpoints, seed=0, what="x", price=Price(2.0, 10.0, 0, None))
+    rows = sorted(read_rows(tmp_path), key=lambda row: row["started"])
+    # It is known once /metrics was asked for, in the first seconds.
+    assert rows[-1]["engine"] == "vllm 0.0-standin"
+    for row in rows:
+        assert row["cost"] == pytest.approx((2.0 * row["prompt_tokens"] + 10.0 * row["completion_tokens"]) / 1e6)
+
+
+def test_a_domain_may_have_its_own_teacher_and_prompt(
+    tmp_path: Path, standin: Callable[..., Any], retort: Callable[..., Any]
+) -> None:
+    reasoner, writer = standin("--key", "one"), standin("--model", "writer")
+    rows = [
+        *({"question": f"What is {n} plus 1?", "answer": str(n + 1), "kind": "math"} for n in range(4)),
+        {"question": "Hi, 1 and 1!", "answer": "2", "kind": "general"},
+        {"question": "Write me a long poem on 2 and 2, please.", "answer": "4", "kind": "general"},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "r.toml").write_text(
+        f"""
+name = "r"
+[problems]
+path = "rows.jsonl"
+domain_column = "kind"
+[teacher]
+model = "stand-in"
+endpoints = ["{reasoner.url}"]
+api_key_env = "ONE"
+[teacher.domains.general]
+model = "writer"
+endpoints = ["{writer.url}"]
+sampling = {{ prompt = "Think first. {{question}}", prompt_source = "ours", plain_up_to = 20, samples = 1 }}
+[sampling]
+samples = 2
+"""
+    )
+    done = retort("run", "r.toml", "--until", "traces", ONE="one")
+    assert done.returncode == 0, done.stderr
+    traces = list(read_rows(tmp_path / "runs/r/traces"))
+    assert sorted(row["teacher"] for row in traces) == ["stand-in"] * 8 + ["writer"] * 2
+    assert len({row["template"] for row in traces}) == 2
+    assert (reasoner.counts()["answered"], writer.counts()["answered"]) == (8, 2)
+    again = retort("run", "r.toml", "--until", "traces", ONE="one")
+    assert "traces: up to date" in again.stderr
+
+
+def general(text: str) -> Problem:
+    return Problem.of(
+        [{"role": "user", "content": text}],
+        domain="general", source="s", license="l", reference=None, verifier="exact",
+    )  # fmt: skip
+
+
+def test_short_questions_are_asked_as_they_are() -> None:
+    settings = SamplingSettings(
+        system="Be wise.", prompt="Think first. {question}", prefill="<think>\n", plain_up_to=10
+    )
+    hello, long = general("Hello!"), general("Write me a poem.")
+    assert messages_for(hello, settings) == [{"role": "user", "content": "Hello!"}]
+    assert [turn["role"] for turn in messages_for(long, settings)] == ["system", "user", "assistant"]
+    assert "continue_final_message" not in request_for("a", hello, settings, None).params
+    assert request_for("b", long, settings, None).params["continue_final_message"] is True
+    rules: list[dict[str, object]] = [{"rule": "thought_missing", "plain_up_to": 10}]
+    answered = Trace.from_dict(dict.fromkeys(Trace.SCHEMA.names) | {"answer": "Hi.", "text": "Hi."})
+    assert first_reason(rules, hello, answered) is None
+    assert first_reason(rules, long, answered) == Dropped("thought_missing")

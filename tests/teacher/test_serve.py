@@ -119,11 +119,11 @@ def test_the_real_vllm_serves_samples_and_stops(tmp_path: Path) -> None:
     settings = SamplingSettings(samples=2, max_tokens=40)
     with serve.serving(NAME, EngineSettings(max_model_len=512, kv_cache_gib=1), tmp_path, "teacher") as engine:
         assert engine.trouble() is None
-        keeper = psutil.Process(engine.processes[0].pid)  # type: ignore[union-attr]
+        keeper = psutil.Process(engine.replicas[0].process.pid)  # type: ignore[union-attr]
         family = [keeper, *keeper.children(recursive=True)]
         # A second run of the same recipe finds the engine through its state file.
         with serve.serving(NAME, EngineSettings(max_model_len=512, kv_cache_gib=1), tmp_path, "teacher") as adopted:
-            assert adopted.processes == []
+            assert adopted.replicas == []
             assert adopted.endpoints == engine.endpoints
         tally = sample(
             [Ask(problems, tmp_path / "pool", settings)], model=NAME, revision="",

@@ -44,7 +44,7 @@ def engine(tmp_path: Path) -> Iterator[Callable[[Say], tuple[Engine, list[tuple[
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
         url = f"http://127.0.0.1:{server.server_port}/v1"
-        return Engine([Endpoint(url, "m")], [tmp_path / "log"], []), asked
+        return Engine([Endpoint(url, "m")], [tmp_path / "log"]), asked
 
     yield start
     for server in servers:

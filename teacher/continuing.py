@@ -1,0 +1,121 @@
+"""Traces that their budget cut off in the middle of the thought: continued from where they stopped, not asked anew.
+
+What came first is durable before more is asked for (traces/unfinished/), so that a run that goes on continues it too.
+The engine must continue an assistant's message (`continue_final_message`, as vLLM and SGLang do). One that was cut in
+its answer stays cut: many templates take the thought out of a message that holds a whole one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.engine import Completion, Request
+from pipeline.journal import Journal
+from pipeline.parts import read_rows
+from teacher.thought import CLOSE, OPEN
+
+UNFINISHED = "unfinished"
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("text", pa.string()),
+        ("reasoning", pa.string()),
+        ("prompt_tokens", pa.int64()),
+        ("completion_tokens", pa.int64()),
+        ("max_tokens", pa.int64()),
+        ("attempts", pa.int32()),
+        ("started", pa.float64()),
+        ("seconds", pa.float64()),
+    ]
+)
+OPENING = "<think>\n"
+"""What templates that open the thought put before it, and engines leave out of the text."""
+
+
+class Continuing:
+    """Continues truncated completions within a second budget. Use as a context manager."""
+
+    def __init__(self, pool: Path, tokens: int) -> None:
+        """Set up for a pool; `tokens` is the second budget, 0 for none."""
+        self.journal = Journal(pool / UNFINISHED, SCHEMA)
+        self.tokens = tokens
+        self.parts: dict[str, Completion] = {}
+        self.template_opens = False
+        """Whether a thought was seen that closed and had not been opened in the text."""
+
+    def __enter__(self) -> Continuing:
+        if self.tokens:
+            self.journal.__enter__()
+            self.journal.roll()
+            for row in read_rows(self.journal.folder):
+                self.parts[row["id"]] = _part(row)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.tokens:
+            self.journal.roll()
+            self.journal.__exit__(*exception)
+
+    def begun(self, request: Request) -> Request:
+        """Return the request, or the one that continues what came of it in an earlier run."""
+        part = self.parts.get(request.id)
+        return self._more(request, part) if part is not None else request
+
+    def follow(self, request: Request, completion: Completion) -> Request | None:
+        """Return the request that continues a completion, None where it ended by itself or is not to go on."""
+        self._look(completion)
+        cut = completion.finish_reason == "length" and request.id not in self.parts
+        if not self.tokens or not cut or CLOSE.search(completion.text) or (completion.reasoning and completion.text):
+            return None
+        completion = replace(completion, max_tokens=int(request.params["max_tokens"]))
+        self.parts[request.id] = completion
+        row = {name: getattr(completion, name) for name in SCHEMA.names if name != "id"}
+        self.journal.append([{"id": request.id, **row}])
+        return self._more(request, completion)
+
+    def whole(self, request: Request, completion: Completion) -> Completion:
+        """Return a completion with what came before it, if it continues something."""
+        first = self.parts.pop(request.id, None)
+        if first is None:
+            return completion
+        reasoning = (first.reasoning or "") + (completion.reasoning or "") or None
+        return replace(
+            completion,
+            text=first.text + completion.text,
+            reasoning=reasoning,
+            prompt_tokens=first.prompt_tokens,
+            completion_tokens=first.completion_tokens + completion.completion_tokens,
+            attempts=first.attempts + completion.attempts,
+            started=first.started,
+            seconds=first.seconds + completion.seconds,
+            max_tokens=int(request.params["max_tokens"]) + first.max_tokens,
+        )
+
+    def _look(self, completion: Completion) -> None:
+        if completion.reasoning or (CLOSE.search(completion.text) and not OPEN.match(completion.text)):
+            self.template_opens = True
+
+    def _more(self, request: Request, part: Completion) -> Request:
+        messages = list(request.messages)
+        before = ""
+        if messages[-1]["role"] == "assistant":
+            before = messages.pop()["content"]
+        elif self.template_opens and not OPEN.match(part.text):
+            before = OPENING
+        messages.append({"role": "assistant", "content": before + (part.reasoning or "") + part.text})
+        params = {
+            **request.params,
+            "max_tokens": self.tokens,
+            "continue_final_message": True,
+            "add_generation_prompt": False,
+        }
+        return Request(request.id, messages, params)
+
+
+def _part(row: dict[str, object]) -> Completion:
+    values = {**row, "finish_reason": "length", "endpoint": ""}
+    del values["id"]
+    return Completion(**values)  # type: ignore[arg-type]

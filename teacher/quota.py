@@ -1,0 +1,45 @@
+"""Whether a recipe's sources can give what its quota asks for: prompts x expected yield x rows kept a problem."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from teacher.settings import ProblemsSettings
+
+
+@dataclass(frozen=True)
+class Cover:
+    """What a domain is to have and what its sources are expected to give."""
+
+    domain: str
+    quota: int
+    prompts: int
+    expected: int
+    """Rows, as the sources' expected yields have it."""
+    unknown: tuple[str, ...]
+    """Sources that do not say how many prompts they hold or what these yield."""
+
+    @property
+    def short(self) -> int:
+        """Return how many rows are missing, 0 where none is."""
+        return max(0, self.quota - self.expected)
+
+
+def coverage(settings: ProblemsSettings, rows_a_problem: int) -> list[Cover]:
+    """Return a line for each domain with a quota, in the order of the quota.
+
+    Args:
+        rows_a_problem: how many traces of a problem the dataset takes, at most.
+    """
+    found = []
+    for domain, quota in settings.quota.items():
+        sources = [source for source in settings.sources or [settings] if source.domain == domain]
+        known = [source for source in sources if source.prompts and source.expected_yield]
+        prompts = sum(min(source.prompts or 0, source.limit or source.prompts or 0) for source in known)
+        expected = sum(
+            min(source.prompts or 0, source.limit or source.prompts or 0) * (source.expected_yield or 0.0)
+            for source in known
+        )
+        unknown = tuple(source.name for source in sources if source not in known)
+        found.append(Cover(domain, quota, prompts, int(expected * rows_a_problem), unknown))
+    return found

@@ -1,0 +1,173 @@
+"""Adaptive sampling against the stand-in engine: what is asked, what is kept, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from filtering.settings import FilterSettings, VerifySettings
+from pipeline.engine import Endpoint
+from pipeline.errors import UserError
+from pipeline.parts import read_rows
+from pipeline.records import Problem
+from teacher.adaptive import JUDGED, Sampled, sample_adaptively
+from teacher.settings import SamplingSettings
+
+
+def problems(count: int, verifier: str = "math") -> list[Problem]:
+    return [
+        Problem.of(
+            [{"role": "user", "content": f"What is {number} plus 1?"}],
+            domain="math", source="s", license="MIT", reference=str(number + 1), verifier=verifier,
+        )
+        for number in range(count)
+    ]  # fmt: skip
+
+
+def sampled(pool: Path, url: str, count: int = 40, verifier: str = "math", **settings: Any) -> Sampled:
+    return sample_adaptively(
+        problems(count, verifier),
+        pool,
+        SamplingSettings(**{"samples": 6, "keep": 2, "hopeless": 0.0, **settings}),
+        VerifySettings(workers=1),
+        FilterSettings(),
+        model="m",
+        revision="",
+        endpoints=lambda: [Endpoint(url, "stand-in")],
+        seed=0,
+    )
+
+
+def test_a_problem_is_asked_until_two_are_kept(tmp_path: Path, standin: Callable[..., Any]) -> None:
+    engine = standin("--wrong", "0.4")
+    found = sampled(tmp_path, engine.url)
+    by_problem: dict[str, list[bool]] = {}
+    judged = {row["trace_id"]: row["state"] == "correct" for row in read_rows(tmp_path / JUDGED)}
+    for row in sorted(read_rows(tmp_path), key=lambda row: row["sample"]):
+        by_problem.setdefault(row["problem_id"], []).append(judged[row["id"]])
+    assert len(by_problem) == 40
+    for outcomes in by_problem.values():
+        # Enough, and not one more than was needed: the last is a success, or all six were tried.
+        assert (sum(outcomes) == 2 and (len(outcomes) == 2 or sum(outcomes) == 2)) or len(outcomes) == 6
+        assert sum(outcomes) <= 2
+    assert sum(found.asked.ends().values()) == 40
+    assert engine.counts()["answered"] == len(judged) == len(found.wanted) < 6 * 40
+
+
+def test_a_run_that_goes_on_asks_only_for_what_is_still_needed(tmp_path: Path, standin: Callable[..., Any]) -> None:
+    engine = standin("--wrong", "0.4")
+    first = sampled(tmp_path, engine.url, samples=3)
+    asked = engine.counts()["requests"]
+    again = sampled(tmp_path, engine.url, samples=3)
+    assert engine.counts()["requests"] == asked
+    assert again.wanted == first.wanted
+    assert again.asked.ends() == first.asked.ends()
+    more = sampled(tmp_path, engine.url, samples=6)
+    assert first.wanted < more.wanted
+    assert more.asked.ends()["kept"] > first.asked.ends()["kept"]
+
+
+def test_other_judges_judge_the_pool_again(tmp_path: Path, standin: Callable[..., Any]) -> None:
+    engine = standin()
+    sampled(tmp_path, engine.url)
+    asked = engine.counts()["requests"]
+    found = sample_adaptively(
+        problems(40),
+        tmp_path,
+        SamplingSettings(samples=6, keep=2, hopeless=0.0),
+        VerifySettings(workers=1),
+        FilterSettings(rules=[{"rule": "long_paragraph", "max_chars": 5}]),
+        model="m",
+        revision="",
+        endpoints=lambda: [Endpoint(engine.url, "stand-in")],
+        seed=0,
+    )
+    # Not one of them is readable now: all are asked for up to six times.
+    assert found.asked.ends() == {"spent": 40}
+    assert engine.counts()["requests"] == 6 * 40 > asked
+    assert Counter(row["reason"] for row in read_rows(tmp_path / JUDGED)) == {None: 80, "long_paragraph": 240}
+
+
+def test_hopeless_problems_are_given_up(tmp_path: Path, standin: Callable[..., Any]) -> None:
+    engine = standin("--wrong", "1.0")
+    found = sampled(tmp_path, engine.url, count=300, samples=30, hopeless=0.2)
+    assert found.asked.ends() == {"hopeless": 300}
+    assert engine.counts()["answered"] < 300 * 15
+    assert found.asked.priors()["math"]["mean"] < 0.1
+
+
+def test_undecided_verdicts_are_no_tries_and_pause_their_domain(
+    tmp_path: Path, standin: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = standin()
+    found = sampled(tmp_path, engine.url, count=100, verifier="none such")
+    assert found.asked.ends() == {"paused": 100}
+    assert all(standing.counts == (0, 0) for standing in found.asked.standings.values())
+    assert engine.counts()["answered"] < 6 * 100
+    assert "verdicts in the domain 'math' are undecided: it is paused" in capsys.readouterr().err
+
+
+def test_given_up_samples_are_missing_and_named(tmp_path: Path, standin: Callable[..., Any]) -> None:
+    engine = standin("--faults", "500=0.7", "--seed", "2")
+    with pytest.raises(UserError, match=r"traces: \d+ of \d+ samples were given up after 2 attempts"):
+        sampled(tmp_path, engine.url, attempts=2)
+    held = list(read_rows(tmp_path))
+    assert held and len(held) == len(list(read_rows(tmp_path / JUDGED)))
+
+
+def test_an_adaptive_run_by_command(
+    tmp_path: Path, standin: Callable[..., Any], recipe: Callable[[str], Path], retort: Callable[..., Any]
+) -> None:
+    engine = standin("--wrong", "0.3")
+    done = retort("run", recipe(engine.url), "--until", "dataset", "sampling.keep=1", "sampling.samples=4")
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "runs/small/traces/manifest.json").read_text())
+    assert manifest["facts"]["teacher"]["problems"]["kept"] > 50
+    asked = engine.counts()["answered"]
+    assert manifest["kept"] == asked < 4 * 60
+    # What is kept depends on the filter: with another one, sampling goes on where it has to.
+    stricter = ['filter.rules=[{rule="long_paragraph", max_chars=20}]', "sampling.keep=1", "sampling.samples=4"]
+    assert retort("run", tmp_path / "small.toml", "--until", "traces", *stricter).returncode == 0
+    assert engine.counts()["answered"] > asked
+
+
+def test_a_budget_of_tokens_stops_the_stage_cleanly_and_more_of_it_goes_on(
+    tmp_path: Path, standin: Callable[..., Any], recipe: Callable[[str], Path], retort: Callable[..., Any]
+) -> None:
+    engine = standin("--latency", "0.05")
+    path = recipe(engine.url)
+    done = retort("run", path, "--until", "traces", "sampling.budget_tokens=1500", "sampling.concurrency=4")
+    assert done.returncode == 0, done.stderr
+    assert "traces: sampling.budget_tokens = 1500 is spent; " in done.stderr
+    manifest = json.loads((tmp_path / "runs/small/traces/manifest.json").read_text())
+    # About 30 tokens each: some 50 of 180.
+    assert 30 < manifest["kept"] == engine.counts()["answered"] < 80
+    assert manifest["dropped"] == {"over_budget": 180 - manifest["kept"]}
+    assert 1300 < manifest["facts"]["tokens_now"] < 1800
+    assert retort("run", path, "--until", "traces").returncode == 0
+    assert engine.counts()["answered"] == 180
+
+
+def test_a_budget_in_what_has_no_price_is_an_error(
+    standin: Callable[..., Any], recipe: Callable[[str], Path], retort: Callable[..., Any]
+) -> None:
+    done = retort("run", recipe(standin().url), "--until", "traces", "sampling.budget_dollars=1")
+    assert done.returncode == 2
+    assert "sampling.budget_dollars needs a price, and the price book knows none for the teacher: set" in done.stderr
+
+
+def test_traces_without_any_thought_stop_the_run_at_once(
+    standin: Callable[..., Any], recipe: Callable[[str], Path], retort: Callable[..., Any]
+) -> None:
+    engine = standin("--no-thought", "--latency", "0.2")
+    path = recipe(engine.url)
+    done = retort("run", path, "--until", "traces", "sampling.samples=8")
+    assert done.returncode == 2
+    assert "traces holds a thought (they are kept): set sampling.prefill" in done.stderr.splitlines()[-1]
+    assert 20 <= engine.counts()["answered"] < 480
+    assert retort("run", path, "--until", "traces", "sampling.canary=0").returncode == 0

@@ -1,0 +1,98 @@
+"""Traces that their budget cut off are continued from where they stopped, once, and never asked anew."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.engine import Completion, Request
+from pipeline.parts import read_rows
+from teacher.continuing import UNFINISHED, Continuing
+
+# The stand-in's answers are some 80 characters, 20 of its tokens, and close their thought at about the twelfth.
+
+
+def traces(folder: Path) -> list[dict[str, Any]]:
+    return list(read_rows(folder / "runs/small/traces"))
+
+
+def test_a_thought_that_was_cut_off_goes_on_in_the_same_trace(
+    tmp_path: Path, standin: Callable[..., Any], recipe: Callable[[str], Path], retort: Callable[..., Any]
+) -> None:
+    engine = standin()
+    cut = ["sampling.max_tokens=8", "sampling.samples=1", "filter.rules=[]"]
+    done = retort("run", recipe(engine.url), "--until", "verify", *cut, "sampling.continue_tokens=50")
+    assert done.returncode == 0, done.stderr
+    assert engine.counts()["continued"] == 60
+    rows = traces(tmp_path)
+    assert len(rows) == 60
+    for row in rows:
+        assert row["finish_reason"] == "stop"
+        assert row["text"].startswith("<think>\nI add the numbers") and row["text"].endswith("}.")
+        assert row["text"].count("<think>") == 1
+        assert (row["attempts"], row["max_tokens"]) == (2, 58)
+        assert row["completion_tokens"] == 8 + (len(row["text"]) - 32) // 4
+    manifest = json.loads((tmp_path / "runs/small/verdicts/manifest.json").read_text())
+    assert manifest["facts"]["correct"] == 60
+
+
+def test_one_that_the_second_budget_cuts_off_is_kept_as_truncated(
+    tmp_path: Path, standin: Callable[..., Any], recipe: Callable[[str], Path], retort: Callable[..., Any]
+) -> None:
+    engine = standin()
+    cut = ["sampling.max_tokens=4", "sampling.samples=1", "sampling.continue_tokens=4"]
+    assert retort("run", recipe(engine.url), "--until", "traces", *cut).returncode == 0
+    assert {row["finish_reason"] for row in traces(tmp_path)} == {"length"}
+    assert {row["completion_tokens"] for row in traces(tmp_path)} == {8}
+    asked = engine.counts()["requests"]
+    assert asked == 120
+    # Never asked again at the same cap.
+    assert retort("run", tmp_path / "small.toml", "--until", "traces", *cut).returncode == 0
+    assert engine.counts()["requests"] == asked
+
+
+def test_what_came_before_a_kill_is_continued_and_not_paid_twice(tmp_path: Path) -> None:
+    request = Request("a", [{"role": "user", "content": "?"}], {"max_tokens": 8})
+    first = Completion("<think>\nOne ", None, "length", 5, 8, "http://x", 1, 0.0, 1.0)
+    with Continuing(tmp_path, 50) as continuing:
+        more = continuing.follow(request, first)
+        assert more is not None
+        assert more.messages[-1] == {"role": "assistant", "content": "<think>\nOne "}
+        # Killed here: the journal has it.
+    with Continuing(tmp_path, 50) as continuing:
+        again = continuing.begun(request)
+        assert again == more
+        second = Completion("two.</think> 2", None, "stop", 13, 4, "http://x", 1, 9.0, 2.0)
+        assert continuing.follow(again, second) is None
+        whole = continuing.whole(again, second)
+    assert whole.text == "<think>\nOne two.</think> 2"
+    assert (whole.completion_tokens, whole.prompt_tokens, whole.seconds, whole.max_tokens) == (12, 5, 3.0, 58)
+    assert len(list(read_rows(tmp_path / UNFINISHED))) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning"),
+    [("<think>\nIt is 2.</think>\n\nThe ans", None), ("The ans", "It is 2.")],
+)
+def test_one_that_was_cut_in_its_answer_stays_cut(tmp_path: Path, text: str, reasoning: str | None) -> None:
+    request = Request("a", [{"role": "user", "content": "?"}], {"max_tokens": 8})
+    with Continuing(tmp_path, 50) as continuing:
+        assert continuing.follow(request, Completion(text, reasoning, "length", 5, 8, "", 1, 0.0, 1.0)) is None
+
+
+def test_the_tag_that_the_template_opens_is_put_back(tmp_path: Path) -> None:
+    request = Request("a", [{"role": "user", "content": "?"}], {"max_tokens": 8})
+    whole = Request("b", [{"role": "user", "content": "!"}], {"max_tokens": 8})
+    with Continuing(tmp_path, 50) as continuing:
+        continuing.follow(whole, Completion("So 2.</think> 2", None, "stop", 5, 5, "", 1, 0.0, 1.0))
+        more = continuing.follow(request, Completion("One and ", None, "length", 5, 8, "", 1, 0.0, 1.0))
+        assert more is not None
+        assert more.messages[-1]["content"] == "<think>\nOne and "
+        thought = Completion("", "One and ", "length", 5, 8, "", 1, 0.0, 1.0)
+        more = continuing.follow(Request("c", request.messages, request.params), thought)
+        assert more is not None
+        assert more.messages[-1]["content"] == "<think>\nOne and "
