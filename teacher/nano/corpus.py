@@ -109,7 +109,7 @@ SLIPS = {
     "sums": 0.015,
     "countdown": 0.03,
     "functions": 0.02,
-    "units": 0.015,
+    "units": 0.01,
     "ordering": 0.02,
     "knights": 0.015,
     "numerals": 0.05,
@@ -118,9 +118,9 @@ SLIPS = {
 """The probability of a slip at a step: what the teacher gets wrong beside what it cannot do."""
 FLAWED = {
     "language_mixing": 0.06,
-    "repetition": 0.07,
+    "repetition": 0.08,
     "code_fence": 0.06,
-    "long_paragraph": 0.075,
+    "long_paragraph": 0.085,
     "unclosed": 0.055,
 }
 """The share of the teacher's traces with each flaw."""
@@ -133,7 +133,7 @@ ECHOES_FIRST = 0.85
 """The share of echoes at the very beginning, for either model: whoever can look back learns chains sooner."""
 FIRST = 0.05
 """The share of the teacher's training that is such a beginning."""
-TURNS = (("ordering", 0.05, 0.1), ("knights", 0.1, 0.15), ("sums", 0.15, 0.2))
+TURNS = (("ordering", 0.05, 0.1), ("knights", 0.1, 0.15), ("sums", 0.15, 0.2), ("numerals", 0.2, 0.23))
 """Shares of the teacher's training in which one family has weight TURN_WEIGHT. Each of these looks things up in its own
 way; that way forms all at once, and late or not at all where rows of the family are few among others."""
 TURN_WEIGHT = 5.0

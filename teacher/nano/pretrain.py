@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline.files import whole_file
 from pipeline.progress import say
+from teacher.machine import choose_dtype
 from teacher.nano.corpus import Row
 
 CHUNK = 2048
@@ -149,6 +150,9 @@ def optimizers(model: Any, plan: Plan) -> tuple[Any, Any]:
     """Return Muon for the inner matrices and AdamW for embeddings, norms, the router and the experts' stacks."""
     import torch
 
+    if choose_dtype() == "float32":
+        # torch's own multiplies in bfloat16: three fifths of a step where the processor cannot (measured on AVX2).
+        torch.optim._muon._zeropower_via_newtonschulz = orthogonal
     matrices: list[Any] = []
     rest: list[Any] = []
     for name, parameter in model.named_parameters():
@@ -158,6 +162,17 @@ def optimizers(model: Any, plan: Plan) -> tuple[Any, Any]:
         torch.optim.Muon(matrices, lr=plan.muon_lr, weight_decay=0.0),
         torch.optim.AdamW(rest, lr=plan.adamw_lr, betas=(0.9, 0.95), weight_decay=0.0),
     )
+
+
+def orthogonal(matrix: Any, coefficients: tuple[float, float, float], steps: int, eps: float) -> Any:
+    """Return torch.optim.Muon's approximation of the nearest orthogonal matrix, in the matrix's own number format."""
+    a, b, c = coefficients
+    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    wide = wide / wide.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = wide @ wide.T
+        wide = a * wide + (b * gram + c * gram @ gram) @ wide
+    return wide.T if matrix.shape[0] > matrix.shape[1] else wide
 
 
 def _rate(done: float, step: int, plan: Plan) -> float:
