@@ -40,6 +40,9 @@ class Sink(Protocol):
     def sync_if_due(self) -> None:
         """Flush to the disk where that is due."""
 
+    def nearly_full(self) -> UserError | None:
+        """Return why nothing more should be asked for: the disk has room left for what is on its way alone."""
+
 
 @dataclass(order=True)
 class _Job:
@@ -110,6 +113,8 @@ class Driver:
         self._exhausted = False
         self._waiting: list[dict[str, Any]] = []
         self._failed: BaseException | None = None
+        self._ending: UserError | None = None
+        """Why nothing more is asked for; what is on its way still comes."""
 
     def drive(self, requests: Iterable[Request | None], progress: Progress) -> Tally:
         """Drive all requests and return the tally; safe to kill at any moment.
@@ -118,8 +123,8 @@ class Driver:
             requests: what to ask for; None where there is nothing to ask for until more has come back.
 
         Raises:
-            UserError: a permanent refusal, no endpoint answering for `patience_s`, or a full disk.
-                What finished before is durable.
+            UserError: a permanent refusal, no endpoint answering for `patience_s`, or a disk that is nearly full
+                (all that was asked for has come by then) or full. What finished before is durable.
         """
         with asyncio.Runner(loop_factory=_loop) as runner:
             return runner.run(self._drive(iter(requests), progress))
@@ -175,6 +180,8 @@ class Driver:
 
     def _next(self) -> tuple[Pace, _Job] | None:
         """Where to ask next, its place taken, and what; None where no engine has room or nothing is to be asked now."""
+        if self._ending is not None:
+            return None
         now = time.monotonic()
         pace = min(
             (pace for pace in self.paces if pace.has_room(now)),
@@ -248,9 +255,12 @@ class Driver:
         """Keep all going until nothing is left: workers, durability, paces, watching; raise what ends the run."""
         ticked = looked = measured = 0.0
         measuring: set[asyncio.Task[None]] = set()
+        self._ending = self.journal.nearly_full()
         try:
             while True:
                 self._fill()
+                if not self._workers and self._ending is not None:
+                    raise self._ending
                 if not self._workers and self._exhausted and not self._later:
                     return
                 await asyncio.sleep(FLUSH_SECONDS)
@@ -265,6 +275,7 @@ class Driver:
                 if now - looked >= LOOK_SECONDS:
                     looked = now
                     self.journal.sync_if_due()
+                    self._ending = self._ending or self.journal.nearly_full()
                     still = watch(self._calls, self.paces, self.settings.timeout_s, self.settings.stall_s, self.loops)
                     self._join()
                     measuring = {task for task in measuring if not task.done()}

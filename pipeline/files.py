@@ -14,6 +14,12 @@ from typing import Any, BinaryIO
 
 from pipeline.errors import UserError
 
+FULL_WAYS = (
+    "free some space and run the same command again",
+    "continue on another disk with --run DIR after moving the run folder there",
+)
+"""The ways out of a full disk."""
+
 
 @contextmanager
 def disk_errors(where: Path) -> Iterator[None]:
@@ -27,9 +33,7 @@ def disk_errors(where: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
-                f"no disk space left while writing {where}; everything finished before is safe",
-                "free some space and run the same command again",
-                "continue on another disk with --run DIR after moving the run folder there",
+                f"no disk space left while writing {where}; everything finished before is safe", *FULL_WAYS
             ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise UserError(

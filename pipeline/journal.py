@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
@@ -19,12 +20,17 @@ import msgspec
 import pyarrow as pa
 
 from pipeline.errors import UserError
+from pipeline.files import FULL_WAYS
 from pipeline.parts import part_paths, read_rows, write_part
 
 SYNC_SECONDS = 2.0
 ROWS_AT_ONCE = 256
 """Rows held in memory while a part is written."""
 ROLL_BYTES = 128 * 2**20  # parts of 64-256 MB: design.md, "Durability"
+RESERVE_BYTES = 256 * 2**20
+"""Of free disk, for what is on its way when nothing more is asked for: 10,000 answers of 20 KB; see RESERVE_SHARE."""
+RESERVE_SHARE = 50
+"""On a disk so small that the reserve would be more than a part in so many of it, that part is the reserve."""
 
 
 class Journal:
@@ -72,9 +78,7 @@ class Journal:
     def _trouble(self, error: sqlite3.Error) -> UserError:
         if "full" in str(error) or "disk I/O" in str(error):
             return UserError(
-                f"no disk space left while writing {self.path}; everything finished before is safe",
-                "free some space and run the same command again",
-                "continue on another disk with --run DIR after moving the run folder there",
+                f"no disk space left while writing {self.path}; everything finished before is safe", *FULL_WAYS
             )
         return UserError(
             f"cannot use the journal {self.path} ({error})",
@@ -109,6 +113,16 @@ class Journal:
         self.sync_if_due()
         if self._bytes >= self.roll_bytes:
             self.roll()
+
+    def nearly_full(self) -> UserError | None:
+        """Return an error where so little disk is left that nothing more should be asked for, else None."""
+        disk = shutil.disk_usage(self.folder)
+        if disk.free > min(RESERVE_BYTES, disk.total // RESERVE_SHARE):
+            return None
+        return UserError(
+            f"the disk of {self.folder} is nearly full ({disk.free / 1e6:.1f} MB left); all that came back is safe",
+            *FULL_WAYS,
+        )
 
     def sync_if_due(self) -> None:
         """Flush the log where something came in and the last flush is two seconds old; call it often."""

@@ -20,6 +20,7 @@ from filtering.beside import Beside, Judged
 from filtering.settings import FilterSettings, VerifySettings
 from pipeline.driver import Driver
 from pipeline.engine import Completion, Endpoint, Request
+from pipeline.errors import UserError
 from pipeline.journal import Journal
 from pipeline.parts import read_rows
 from pipeline.progress import Progress, say
@@ -316,6 +317,9 @@ class _Judging:
 
     def sync_if_due(self) -> None:
         self.journal.sync_if_due()
+
+    def nearly_full(self) -> UserError | None:
+        return self.journal.nearly_full()
 
 
 def _started(requests: Iterator[Request | None]) -> Iterator[Request | None] | None:

@@ -164,7 +164,7 @@ def sample(
 
             driver = Driver(
                 list(endpoints),
-                _Pools(wanted),
+                _Pools(wanted, journals),
                 to_row,
                 drive_settings(driving),
                 trouble,
@@ -232,9 +232,9 @@ class _Wanted:
 class _Pools:
     """The journals of several pools as one: a row goes into each that lacks it."""
 
-    def __init__(self, wanted: Mapping[str, _Wanted]) -> None:
+    def __init__(self, wanted: Mapping[str, _Wanted], journals: Sequence[Journal]) -> None:
         self.wanted = wanted
-        self.used: dict[Journal, None] = {}
+        self.journals = journals
 
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
         of: dict[Journal, list[dict[str, Any]]] = {}
@@ -243,11 +243,13 @@ class _Pools:
                 of.setdefault(journal, []).append(row)
         for journal, its in of.items():
             journal.append(its)
-        self.used.update(dict.fromkeys(of))
 
     def sync_if_due(self) -> None:
-        for journal in self.used:
+        for journal in self.journals:
             journal.sync_if_due()
+
+    def nearly_full(self) -> UserError | None:
+        return next(filter(None, (journal.nearly_full() for journal in self.journals)), None)
 
 
 def _request(id: str, wanted: _Wanted, seed: int | None) -> Request:
