@@ -53,7 +53,11 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Problem(Record):
-    """What is asked of the teacher: a conversation that ends with a user's turn."""
+    """What is asked of the teacher: a conversation that ends with a user's turn.
+
+    `draft` is an answer that is to be written anew, where there is one: it is put into the prompt, beside the question,
+    and is no part of the conversation that is learned from.
+    """
 
     SCHEMA = pa.schema(
         [
@@ -64,6 +68,7 @@ class Problem(Record):
             ("license", pa.string()),
             ("reference", pa.string()),
             ("verifier", pa.string()),
+            ("draft", pa.string()),
         ]
     )
 
@@ -74,11 +79,12 @@ class Problem(Record):
     license: str
     reference: str | None
     verifier: str
+    draft: str | None = None
 
     @classmethod
-    def of(cls, messages: Sequence[Message], **rest: Any) -> Problem:
-        """Build a problem and its id from its messages."""
-        return cls(id=problem_id(messages), messages=list(messages), **rest)
+    def of(cls, messages: Sequence[Message], *, draft: str | None = None, **rest: Any) -> Problem:
+        """Build a problem and its id from its messages and its draft."""
+        return cls(id=problem_id(messages, draft), messages=list(messages), draft=draft, **rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +228,10 @@ def normalised(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.split("\n")).strip()
 
 
-def problem_id(messages: Sequence[Message]) -> str:
-    """Return a problem's id: a hash of its normalised messages and of nothing else (not its source)."""
-    return content_hash("problem", [[message["role"], normalised(message["content"])] for message in messages])
+def problem_id(messages: Sequence[Message], draft: str | None = None) -> str:
+    """Return a problem's id: a hash of its normalised messages, its draft if any, and nothing else (not its source)."""
+    asked = [[message["role"], normalised(message["content"])] for message in messages]
+    return content_hash("problem", asked, *([] if draft is None else [normalised(draft)]))
 
 
 def trace_id(

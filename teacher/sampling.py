@@ -5,6 +5,7 @@ Serves the stage `traces` and the benchmarks alike.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,10 +22,13 @@ from pipeline.records import Message, Problem, Trace, content_hash, trace_id
 from pipeline.tally import DriveSettings, Tally
 from teacher.continuing import Continuing
 from teacher.cost import Price
+from teacher.drafts import PLACE
 from teacher.live import Live
 from teacher.replicas import Engine
 from teacher.settings import AskSettings
 from teacher.thought import split, split_at_final_answer
+
+PLACES = re.compile("{question}|" + re.escape(PLACE))
 
 
 def template_hash(settings: AskSettings) -> str:
@@ -75,7 +79,8 @@ def messages_for(problem: Problem, settings: AskSettings) -> list[Message]:
     messages: list[Message] = []
     if settings.system:
         messages.append({"role": "system", "content": settings.system})
-    question = settings.prompt.replace("{question}", last["content"])
+    parts = {"{question}": last["content"], PLACE: problem.draft or ""}
+    question = PLACES.sub(lambda place: parts[place[0]], settings.prompt)
     messages += [*settings.examples, *before, {"role": "user", "content": question}]
     if settings.prefill:
         messages.append({"role": "assistant", "content": settings.prefill})
@@ -84,7 +89,11 @@ def messages_for(problem: Problem, settings: AskSettings) -> list[Message]:
 
 def is_plain(problem: Problem, settings: AskSettings) -> bool:
     """Return whether a problem is so short that it is asked as it is."""
-    return len(problem.messages) == 1 and len(problem.messages[-1]["content"]) <= settings.plain_up_to
+    return (
+        problem.draft is None
+        and len(problem.messages) == 1
+        and len(problem.messages[-1]["content"]) <= settings.plain_up_to
+    )
 
 
 def seed_for(id: str, seed: int) -> int:

@@ -32,7 +32,8 @@ class SourceSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     source: str = "openai/gsm8k"
-    """A Hub dataset id, or `reasoning-gym`; with `path` set, only the name written into the records."""
+    """A Hub dataset id, `reasoning-gym`, or `run:NAME`: the accepted traces of that run, to be written anew (see
+    teacher/drafts.py; columns and domain are theirs). With `path` set, only the name written into the records."""
     path: str = ""
     """A local file to read instead: .jsonl, .json, .csv, .tsv or .parquet, the first four also with .gz."""
     task: str = ""
@@ -91,6 +92,15 @@ class ProblemsSettings(SourceSettings, Settings):
     generate: dict[str, PositiveInt] = {}
     """Families of `teacher/families/` with how many problems to draw from each by the recipe's seed, instead of
     reading any: {sums = 300}. Held-out ones, which the benchmarks of the same names ask, are never drawn."""
+
+    def result_settings(self) -> dict[str, Any]:
+        """Return the settings that change the problems; a run whose accepted traces have changed is another source."""
+        from teacher.drafts import drafts_revision
+        from teacher.models import RUN
+
+        runs = {one.source for one in self.sources or [self] if one.source.startswith(RUN) and not one.path}
+        drafts = {source: drafts_revision(source) for source in sorted(runs)}
+        return {**super().result_settings(), **({"drafts": drafts} if drafts else {})}
 
     @field_validator("generate")
     @classmethod
@@ -251,7 +261,7 @@ class AskSettings(Settings):
     max_tokens: PositiveInt = 1024
     system: str = ""
     prompt: str = "{question}"
-    """The user's last turn; {question} is the problem's own."""
+    """The user's last turn; {question} is the problem's own, {draft} the trace that is to be written anew."""
     prompt_source: str = ""
     """Where the texts of system, prompt and examples come from."""
     plain_up_to: NonNegativeInt = 0

@@ -22,6 +22,7 @@ from pipeline.tally import Tally
 from teacher.adaptive import sample_adaptively
 from teacher.continuing import Continuing
 from teacher.cost import Price, Spent, price_of
+from teacher.drafts import check_prompt
 from teacher.endpoints import listing, remote_endpoints
 from teacher.imports import adopt
 from teacher.live import Live
@@ -110,6 +111,7 @@ def fill(recipe: Recipe, run: Path, pool: Path, problems: Sequence[Problem]) -> 
     meter = Meter(recipe[SamplingSettings])
     filled = Filled(Tally(), Spent(0, 0.0, None), 0, 0, "", {})
     for route in routes(recipe, problems):
+        check_prompt(route.sampling.prompt, route.problems)
         one = _fill(recipe, run, pool, route, meter)
         filled = Filled(
             filled.tally + one.tally,

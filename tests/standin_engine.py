@@ -30,7 +30,7 @@ from aiohttp import web
 
 def answer_for(messages: list[dict[str, str]], salt: str, wrong: float) -> str:
     """Return '<think>...' and an answer to 'What is A plus B?', wrong for a share of (question, salt)."""
-    question = messages[-1]["content"]
+    question = messages[-1]["content"].partition("\nDraft:")[0]
     numbers = [int(found) for found in re.findall(r"\d+", question)]
     total = sum(numbers)
     draw = int(hashlib.sha256(f"{question}/{salt}".encode()).hexdigest()[:8], 16) / 16**8
