@@ -21,8 +21,8 @@ PLACE = "{draft}"
 """Where a prompt has the draft put."""
 
 
-def drafted(source: str) -> Iterator[tuple[str, Problem]]:
-    """Yield (where, problem) for each accepted trace of a run, in the order of the traces' ids.
+def drafted(source: str) -> Iterator[Problem]:
+    """Yield the problem with its draft for each accepted trace of a run, in the order of the traces' ids.
 
     Args:
         source: `run:NAME`.
@@ -36,17 +36,14 @@ def drafted(source: str) -> Iterator[tuple[str, Problem]]:
     traces = (Trace.from_dict(row) for row in read_rows(run / "accepted"))
     for trace in sorted(traces, key=lambda trace: trace.id):
         problem = problems[trace.problem_id]
-        yield (
-            f"{run}/accepted {trace.id}",
-            Problem.of(
-                problem.messages,
-                domain=problem.domain,
-                source=problem.source,
-                license=problem.license,
-                reference=problem.reference,
-                verifier=problem.verifier,
-                draft=f"{trace.thought or ''}\n\n{trace.answer or ''}".strip(),
-            ),
+        yield Problem.of(
+            problem.messages,
+            domain=problem.domain,
+            source=problem.source,
+            license=problem.license,
+            reference=problem.reference,
+            verifier=problem.verifier,
+            draft=f"{trace.thought or ''}\n\n{trace.answer or ''}".strip(),
         )
 
 
@@ -74,8 +71,8 @@ def check_prompt(prompt: str, problems: Sequence[Problem]) -> None:
         )
     if PLACE not in prompt and len(without) < len(problems):
         raise UserError(
-            f"{len(problems) - len(without)} of {len(problems)} problems have a draft, and sampling.prompt has no place "
-            f"for it",
+            f"{len(problems) - len(without)} of {len(problems)} problems have a draft, and sampling.prompt has no place"
+            " for it",
             f"put {PLACE} into sampling.prompt, as recipes/cold-start-rewrite.toml does",
         )
 
