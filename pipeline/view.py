@@ -99,6 +99,7 @@ def show(run: Path, prefix: str) -> str:
             "problem",
             "\n".join(f"[{m['role']}] {m['content']}" for m in problem["messages"]) if problem else "not in the run",
         ),
+        *([_block("draft", problem["draft"])] if problem and problem.get("draft") else []),
         _block("reference", str(problem["reference"]) if problem else ""),
         _block("thought", trace["thought"] if trace["thought"] is not None else "(none)"),
         _block("answer", trace["answer"] if trace["answer"] is not None else "(none: the thought never closed)"),
