@@ -29,7 +29,7 @@ from teacher.imports import adopt
 from teacher.problems import load_problems
 from teacher.quota import coverage
 from teacher.settings import ProblemsSettings, SamplingSettings, TeacherSettings
-from teacher.traces import fill
+from teacher.traces import fill, sampling_of
 
 FILE = "plan.json"
 LEAST = 20
@@ -65,7 +65,7 @@ def plan(recipe: Recipe, run: Path, count: int) -> str:
         UserError: sampling's own trouble.
     """
     rows_a_problem = recipe[DatasetSettings].max_per_problem
-    lines = quota_lines(recipe[ProblemsSettings], rows_a_problem)
+    lines = quota_lines(recipe)
     if not count:
         return "\n".join(lines or ["no quota in the recipe, and no pilot asked for (--pilot N)"])
     finished = adopt(run / "problems", run / "traces")
@@ -171,10 +171,13 @@ def predict(
     }
 
 
-def quota_lines(settings: ProblemsSettings, rows_a_problem: int) -> list[str]:
+def quota_lines(recipe: Recipe) -> list[str]:
     """Return a line for each domain with a quota: what its sources give, and what is short."""
+    settings, most = recipe[ProblemsSettings], recipe[DatasetSettings].max_per_problem
+    asked: dict[str, SamplingSettings] = {domain: sampling_of(recipe, domain) for domain in settings.quota}
+    rows = {domain: min(most, sampling.keep or sampling.samples) for domain, sampling in asked.items()}
     lines = []
-    for cover in coverage(settings, rows_a_problem):
+    for cover in coverage(settings, rows):
         unknown = f"; nothing known of {', '.join(cover.unknown)}" if cover.unknown else ""
         lines.append(
             f"{cover.domain}: {cover.prompts:,} prompts, {cover.expected:,} rows expected of {cover.quota:,}: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from teacher.settings import ProblemsSettings
@@ -25,11 +26,11 @@ class Cover:
         return max(0, self.quota - self.expected)
 
 
-def coverage(settings: ProblemsSettings, rows_a_problem: int) -> list[Cover]:
+def coverage(settings: ProblemsSettings, rows_a_problem: Mapping[str, int]) -> list[Cover]:
     """Return a line for each domain with a quota, in the order of the quota.
 
     Args:
-        rows_a_problem: how many traces of a problem the dataset takes, at most.
+        rows_a_problem: by domain, how many traces of a problem the dataset takes, at most.
     """
     found = []
     for domain, quota in settings.quota.items():
@@ -41,5 +42,5 @@ def coverage(settings: ProblemsSettings, rows_a_problem: int) -> list[Cover]:
             for source in known
         )
         unknown = tuple(source.name for source in sources if source not in known)
-        found.append(Cover(domain, quota, prompts, int(expected * rows_a_problem), unknown))
+        found.append(Cover(domain, quota, prompts, int(expected * rows_a_problem[domain]), unknown))
     return found

@@ -30,7 +30,7 @@ from teacher.problems import load_problems
 from teacher.replicas import Engine
 from teacher.sampling import Ask, held_ids, sample, wanted_ids
 from teacher.serve import at_revision, serving
-from teacher.settings import SamplingSettings, ServedModel, TeacherSettings
+from teacher.settings import DomainTeacher, SamplingSettings, ServedModel, TeacherSettings
 
 
 @dataclass
@@ -96,10 +96,19 @@ def routes(recipe: Recipe, problems: Sequence[Problem]) -> list[Route]:
     found = [Route("teacher", teacher, sampling, rest)] if rest else []
     for domain, other in own.items():
         its = [problem for problem in problems if problem.domain == domain]
-        asked = SamplingSettings.model_validate({**sampling.model_dump(exclude_unset=True), **other.sampling})
         if its:
-            found.append(Route(f"teacher-{domain}", other, asked, its))
+            found.append(Route(f"teacher-{domain}", other, sampling_of(recipe, domain), its))
     return found
+
+
+def sampling_of(recipe: Recipe, domain: str) -> SamplingSettings:
+    """Return how a domain is asked: [sampling], with what the domain's own teacher is asked otherwise."""
+    sampling = recipe[SamplingSettings]
+    domains: dict[str, DomainTeacher] = {**recipe[TeacherSettings].domains}
+    other = domains.get(domain)
+    if other is None:
+        return sampling
+    return SamplingSettings.model_validate({**sampling.model_dump(exclude_unset=True), **other.sampling})
 
 
 def fill(recipe: Recipe, run: Path, pool: Path, problems: Sequence[Problem]) -> Filled:

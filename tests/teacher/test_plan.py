@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 
 from pipeline.parts import read_rows
+from pipeline.recipe import load_recipe
 from pipeline.records import Problem
 from teacher.cost import Price, PriceSettings, price_of, uses
-from teacher.plan import Piloted, pilot_of, predict
+from teacher.plan import Piloted, pilot_of, predict, quota_lines
 from teacher.quota import coverage
 from teacher.settings import ProblemsSettings
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def problem(number: int, domain: str) -> Problem:
@@ -37,9 +40,20 @@ def test_a_quota_names_what_is_short() -> None:
             ],
         }
     )
-    math, code = coverage(settings, 2)
+    math, code = coverage(settings, {"math": 2, "code": 2})
     assert (math.prompts, math.expected, math.short) == (120, 120, 0)
     assert (code.prompts, code.expected, code.short, code.unknown) == (20, 20, 30, ("g/h",))
+
+
+def test_the_800k_recipe_asks_for_the_published_set_and_names_what_is_short() -> None:
+    recipe = load_recipe(ROOT / "recipes/r1-800k.toml")
+    quota = recipe[ProblemsSettings].quota
+    assert sum(quota.values()) == 804_745
+    assert sum(count for domain, count in quota.items() if domain != "general") == 626_933
+    lines = quota_lines(recipe)
+    assert "code: 61,178 prompts, 56,089 rows expected of 211,129: SHORT of 155,040" in lines
+    # One sample of each general prompt, where two of the others are kept.
+    assert "general: 300,000 prompts, 180,000 rows expected of 177,812: enough" in lines
 
 
 def test_the_pilot_has_enough_of_every_domain() -> None:
