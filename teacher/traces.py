@@ -30,7 +30,7 @@ from teacher.problems import load_problems
 from teacher.replicas import Engine
 from teacher.sampling import Ask, held_ids, sample, wanted_ids
 from teacher.serve import at_revision, serving
-from teacher.settings import DomainTeacher, SamplingSettings, ServedModel, TeacherSettings
+from teacher.settings import SamplingSettings, ServedModel, TeacherSettings
 
 
 @dataclass
@@ -104,8 +104,7 @@ def routes(recipe: Recipe, problems: Sequence[Problem]) -> list[Route]:
 def sampling_of(recipe: Recipe, domain: str) -> SamplingSettings:
     """Return how a domain is asked: [sampling], with what the domain's own teacher is asked otherwise."""
     sampling = recipe[SamplingSettings]
-    domains: dict[str, DomainTeacher] = {**recipe[TeacherSettings].domains}
-    other = domains.get(domain)
+    other = next((one for name, one in recipe[TeacherSettings].domains.items() if name == domain), None)
     if other is None:
         return sampling
     return SamplingSettings.model_validate({**sampling.model_dump(exclude_unset=True), **other.sampling})
