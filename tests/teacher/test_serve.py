@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import psutil
@@ -17,11 +19,13 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.records import Problem
+from pipeline.view import pool_size
 from teacher import serve
 from teacher.bundled import NAME
+from teacher.families import as_problem, exercises
 from teacher.models import model_folder
 from teacher.nano.corpus import PROMPT
-from teacher.sampling import Ask, sample
+from teacher.sampling import Ask, held_ids, sample
 from teacher.settings import EngineSettings, SamplingSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,6 +136,40 @@ def test_the_real_vllm_serves_samples_and_stops(tmp_path: Path) -> None:
         assert tally.finished == 8
         assert tally.completion_tokens > 8
     wait_until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("blow", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_real_engine_that_stands_still_or_dies_is_restarted_and_no_sample_is_lost(
+    tmp_path: Path, blow: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problems = [as_problem("sums", exercise) for exercise in islice(exercises("sums", 1, held_out=False), 1500)]
+    settings = SamplingSettings(
+        samples=1, temperature=1.0, top_p=1.0, max_tokens=300, concurrency=64, stream=True, stall_s=2, patience_s=30
+    )
+    engine_settings = EngineSettings(max_model_len=512, max_num_seqs=64, kv_cache_gib=1, replicas=1)
+    pool = tmp_path / "pool"
+    with serve.serving("teacher/nano/model", engine_settings, tmp_path, "teacher") as engine:
+        family = psutil.Process(engine.replicas[0].process.pid).children(recursive=True)
+
+        def strike() -> None:
+            wait_until(lambda: (pool / "journal.sqlite").exists() and pool_size(pool) > 50, 60)
+            for process in family:
+                process.send_signal(blow)
+
+        with ThreadPoolExecutor() as beside:
+            struck = beside.submit(strike)
+            tally = sample(
+                [Ask(problems, pool, settings)], model="teacher/nano/model", revision="",
+                endpoints=engine.endpoints, seed=0, what="traces", engine=engine,
+            )  # fmt: skip
+            struck.result()
+        assert engine.replicas[0].restarts == 1
+    assert tally.retries > 0 and tally.given_up == {}
+    assert len(held_ids(pool)) == tally.finished == len({problem.id for problem in problems}) == 1500
+    said = capsys.readouterr().err
+    assert "is gone (it stood still; log: " in said if blow == signal.SIGSTOP else "starting it again" in said
 
 
 def test_a_model_with_latent_attention_is_not_rotated_by_the_cpu_kernel(
