@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from pipeline.engine import Call, Completion, Endpoint, Request, Retry, complete
+from pipeline.engine import CHARACTERS_A_TOKEN, Call, Completion, Endpoint, Refusal, Request, Retry, complete
 from pipeline.errors import UserError
 from pipeline.http import Connections, within_files
 from pipeline.pace import MEASURE_SECONDS, TICK_SECONDS, Pace, Quota, measure
@@ -27,6 +27,10 @@ FLUSH_SECONDS = 0.05
 LOOK_SECONDS = 1.0
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
+WAITING = 2
+"""Times the concurrency: how much work may wait to be asked again before nothing new is asked."""
+FIRST_TOKENS = 2000.0
+"""What a request is taken to cost of a limit in tokens a minute before the first has come back."""
 REFUSED = 10
 """How many times `patience_s` an engine may turn everything away."""
 
@@ -53,6 +57,8 @@ class _Job:
     request: Request = field(compare=False)
     attempt: int = field(default=0, compare=False)
     troubles: int = field(default=0, compare=False)
+    charged: float = field(default=0.0, compare=False)
+    """Tokens that the limit a minute was charged for it."""
 
 
 class Driver:
@@ -71,6 +77,7 @@ class Driver:
         loops: Callable[[str], bool] | None = None,
         gave_up: Callable[[Request], None] = lambda request: None,
         follow: Callable[[Request, Completion], Request | None] = lambda request, completion: None,
+        refused: Callable[[Request], Completion | None] = lambda request: None,
         note: Callable[[], str] = str,
     ) -> None:
         """Set up a driver.
@@ -88,6 +95,8 @@ class Driver:
             loops: whether a text ends in a loop; its stream is then cut and kept, finish reason "loop".
             gave_up: told of a request that is asked no more after all its attempts.
             follow: returns a request that goes on from a completion, which is then not yet a row; None for most.
+            refused: returns what stands for a request that the engine refuses for good, where that is to be kept
+                rather than to end the run; None for most.
             note: what progress says beside its counts.
         """
         if not endpoints:
@@ -101,6 +110,7 @@ class Driver:
         self.loops = loops
         self.gave_up = gave_up
         self.follow = follow
+        self.refused = refused
         self.note = note
         self.tally = Tally()
         self._concurrency = within_files(settings.concurrency)
@@ -164,14 +174,19 @@ class Driver:
             try:
                 completion = await complete(self._connections, call, job.attempt + 1)
             except Retry as trouble:
-                self._again(pace, job, trouble, call.answer.began)
+                self._again(pace, job, trouble, call)
+            except Refusal as refusal:
+                if (ended := self.refused(job.request)) is None:
+                    raise
+                say(f"{refusal.what}: kept as far as it had come")
+                self._came(job, ended)
             else:
                 pace.answers()
                 pace.answered += 1
-                self._came(job.request, completion)
+                self._came(job, completion)
             finally:
                 pace.in_flight -= 1
-                if call.answer.body:
+                if call.answer.flows:
                     pace.moved = max(pace.moved, call.answer.moved)
                 self._calls.discard(call)
             if self._failed is not None or (found := self._next()) is None:
@@ -188,12 +203,16 @@ class Driver:
             key=lambda pace: pace.in_flight / pace.limit,
             default=None,
         )
-        if pace is None or not self._quota.take(self._tokens_each()):
+        charge = self._tokens_each()
+        if pace is None or not self._quota.take(charge):
             return None
         if self._later and self._later[0].ready <= now:
             pace.in_flight += 1
-            return pace, heapq.heappop(self._later)
-        if not self._exhausted:
+            job = heapq.heappop(self._later)
+            job.charged = charge
+            return pace, job
+        # Where engines turn away whatever they are asked, the work that waits must not grow without end.
+        if not self._exhausted and len(self._later) < WAITING * self._concurrency:
             try:
                 request = next(self._requests)
             except StopIteration:
@@ -202,17 +221,19 @@ class Driver:
             if request is not None:
                 self._numbers += 1
                 pace.in_flight += 1
-                return pace, _Job(0.0, self._numbers, request)
-        self._quota.settle(-1, -self._tokens_each())
+                return pace, _Job(0.0, self._numbers, request, charged=charge)
+        self._quota.settle(-1, -charge)
         return None
 
     def _tokens_each(self) -> float:
-        done = max(1, self.tally.came)
-        return (self.tally.prompt_tokens + self.tally.completion_tokens) / done
+        if not self.tally.came:
+            return FIRST_TOKENS
+        return (self.tally.prompt_tokens + self.tally.completion_tokens) / self.tally.came
 
-    def _came(self, request: Request, completion: Completion) -> None:
+    def _came(self, job: _Job, completion: Completion) -> None:
+        request = job.request
         used = completion.prompt_tokens + completion.completion_tokens
-        self._quota.settle(0, used - self._tokens_each())
+        self._quota.settle(0, used - job.charged)
         self.tally.came += 1
         self.tally.prompt_tokens += completion.prompt_tokens
         self.tally.completion_tokens += completion.completion_tokens
@@ -226,17 +247,23 @@ class Driver:
             return
         self._waiting.append(self.to_row(request, completion))
 
-    def _again(self, pace: Pace, job: _Job, trouble: Retry, began: float) -> None:
+    def _again(self, pace: Pace, job: _Job, trouble: Retry, call: Call) -> None:
         """Put a request back that failed in passing, or give it up."""
         self.tally.retries += 1
         job.troubles += 1
+        if call.streamed and call.answer.body:
+            wasted = len(call.text()) // CHARACTERS_A_TOKEN
+            self.tally.wasted += wasted
+            self._quota.settle(0, wasted - job.charged)
+        else:
+            self._quota.settle(0, -job.charged)
+        # It says nothing of the request that an engine cannot be reached, has too much to do, or fails as a whole.
         if not trouble.connected:
             pace.failed(str(trouble))
         elif trouble.busy:
-            pace.too_much(str(trouble), began, trouble.after)
-        else:
-            # It says nothing of the request that an engine cannot be reached, or has too much to do.
-            pace.answers()
+            pace.too_much(str(trouble), call.answer.began, trouble.after)
+        elif not (trouble.failing and pace.erred(str(trouble))):
+            pace.alive()
             job.attempt += 1
         if job.attempt >= self.settings.attempts:
             self.tally.given_up[job.request.id] = str(trouble)
@@ -246,7 +273,7 @@ class Driver:
         pause = random.uniform(pause / 2, pause)
         if not trouble.connected:
             pause = 0.0  # another engine may be there; this one rests
-        job.ready = time.monotonic() + (pause if trouble.after is None else trouble.after)
+        job.ready = time.monotonic() + (trouble.after or pause)
         heapq.heappush(self._later, job)
 
     # the keeper
@@ -329,7 +356,11 @@ class Driver:
         if not self._waiting:
             return
         rows, self._waiting = self._waiting, []
-        self.journal.append(rows)
+        try:
+            self.journal.append(rows)
+        except BaseException:  # a signal too: the last flush, at the end, has them again
+            self._waiting = rows + self._waiting
+            raise
         self.tally.finished += len(rows)
         progress.advance(len(rows), lambda: self.note() or f"{self.tally.completion_tokens} tokens")
 

@@ -62,20 +62,34 @@ class Retry(Exception):
     """Passing trouble: ask again, not before `after` seconds where the engine said so.
 
     `connected` is False where nothing was asked, `busy` True where the engine has too much to do: neither
-    says anything of the request.
+    says anything of the request. `failing` is True where the engine itself is in trouble rather than its answer.
     """
 
-    def __init__(self, why: str, after: float | None = None, connected: bool = True, busy: bool = False) -> None:
+    def __init__(
+        self,
+        why: str,
+        after: float | None = None,
+        connected: bool = True,
+        busy: bool = False,
+        failing: bool = False,
+    ) -> None:
         super().__init__(why)
+        self.failing = failing
         self.after = after
         self.connected = connected
         self.busy = busy
+
+
+class Refusal(UserError):
+    """The engine will not answer this request, however often it is asked; other requests it may."""
 
 
 PASSING = {408, 409, 425, 429}
 BUSY = {429, 503, 529}
 LONGEST_WAIT = 600.0
 """Seconds; a Retry-After beyond it is asked again sooner."""
+UNFINISHED = {"abort", "error"}
+"""Finish reasons of an answer that is not whole though it came to an end: vLLM's and SGLang's."""
 CHARACTERS_A_TOKEN = 4
 """About, in English: where the engine counts no tokens (a stream that was cut)."""
 
@@ -121,11 +135,11 @@ async def complete(connections: Connections, call: Call, attempt: int) -> Comple
     if endpoint.api_key:
         headers["Authorization"] = f"Bearer {endpoint.api_key}"
     try:
-        await connections.post(chat_url(endpoint.url), headers, msgspec.json.encode(body), answer)
+        await connections.post(chat_url(endpoint.url), headers, _encoded(body), answer)
     except Unreachable as error:
         raise Retry(str(error), connected=False) from error
     except Broken as error:
-        raise Retry(str(error)) from error
+        raise Retry(str(error), failing=not answer.body) from error
     raw = bytes(answer.body)
     if answer.status != 200:
         raise _refusal(endpoint, answer.status, raw, answer.headers.get("retry-after"))
@@ -136,12 +150,14 @@ async def complete(connections: Connections, call: Call, attempt: int) -> Comple
         raise Retry(f"the answer is not a whole chat completion ({type(error).__name__}: {error})") from error
     if not (found.finish_reason or call.cut_for):
         raise Retry("the stream ended before the completion did")
+    if found.finish_reason in UNFINISHED and not call.cut_for:
+        raise Retry(f"the engine broke the answer off (finish reason '{found.finish_reason}')")
     said = len(found.text) + len(found.reasoning or "")
     return Completion(
         text=found.text,
         reasoning=found.reasoning,
         finish_reason=call.cut_for or found.finish_reason,
-        prompt_tokens=found.prompt_tokens,
+        prompt_tokens=found.prompt_tokens or (_asked_tokens(call.request) if call.cut_for else 0),
         completion_tokens=found.completion_tokens or -(-said // CHARACTERS_A_TOKEN),
         endpoint=endpoint.url,
         attempts=attempt,
@@ -152,7 +168,32 @@ async def complete(connections: Connections, call: Call, attempt: int) -> Comple
     )
 
 
+def _asked_tokens(request: Request) -> int:
+    """About how many tokens a request is long."""
+    return sum(len(message["content"]) for message in request.messages) // CHARACTERS_A_TOKEN
+
+
+def _encoded(body: dict[str, Any]) -> bytes:
+    """A body as JSON. A lone surrogate (half of a character, at the end of a text that was cut) becomes a mark."""
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError:
+        return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+
+
 _urls: dict[str, SplitResult] = {}
+
+
+def url_trouble(url: str) -> str | None:
+    """Return what is wrong with an endpoint's URL, None where nothing is."""
+    if not url.startswith(("http://", "https://")):
+        return f"'{url}' must begin with http:// or https://"
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        return f"'{url}' is no URL ({error})"
+    return None if parts.hostname else f"'{url}' names no host"
 
 
 def chat_url(base: str) -> SplitResult:
@@ -286,7 +327,7 @@ def _decoded(decoder: Any, raw: bytes) -> Any:
 def _refusal(endpoint: Endpoint, status: int, raw: bytes, retry_after: str | None) -> Exception:
     said = _message(raw)
     if status in PASSING or status >= 500:
-        return Retry(f"HTTP {status} {said}".strip(), _seconds(retry_after), busy=status in BUSY)
+        return Retry(f"HTTP {status} {said}".strip(), _seconds(retry_after), busy=status in BUSY, failing=status >= 500)
     if status in (401, 403):
         return UserError(
             f"the engine at {endpoint.url} refuses the key (HTTP {status}: {said})",
@@ -299,7 +340,7 @@ def _refusal(endpoint: Endpoint, status: int, raw: bytes, retry_after: str | Non
             "set teacher.model (or teacher.served_name) to a name that it serves",
             "end teacher.endpoints in /v1",
         )
-    return UserError(
+    return Refusal(
         f"the engine at {endpoint.url} refuses the request (HTTP {status}: {said})",
         "lower sampling.max_tokens or raise the engine's context where it says 'too long'",
         "correct [sampling] where it names a setting",

@@ -50,6 +50,11 @@ class Answer:
     """When the last byte came."""
     _done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
+    @property
+    def flows(self) -> bool:
+        """Whether anything came of what was asked for; a refusal's words are nothing."""
+        return self.status == 200 and bool(self.body)
+
     def cut(self, why: Exception | None = None) -> None:
         """End the waiting for the rest: the waiter gets `why` raised, or with None the answer as far as it came."""
         if not self._done.done():
@@ -120,15 +125,22 @@ class Connections:
         towards = (host, port) if proxy is None else (proxy.hostname or "", proxy.port or 80)
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                address = await self._address(*towards)
                 straight = scheme == "https" and proxy is None
-                transport, connection = await loop.create_connection(
-                    lambda: _Connection(self, site),
-                    address,
-                    towards[1],
-                    ssl=self._tls if straight else None,
-                    server_hostname=host if straight else None,
-                )
+                addresses = await self._addresses_of(*towards)
+                for address in addresses:
+                    try:
+                        transport, connection = await loop.create_connection(
+                            lambda: _Connection(self, site),
+                            address,
+                            towards[1],
+                            ssl=self._tls if straight else None,
+                            server_hostname=host if straight else None,
+                        )
+                        break
+                    except OSError:
+                        # A name may stand for addresses that nobody listens at: localhost, for ::1.
+                        if address == addresses[-1]:
+                            raise
                 if scheme == "https" and proxy is not None:
                     await self._tunnel(connection, host, port, proxy)
                     secured = await loop.start_tls(transport, connection, self._tls, server_hostname=host)
@@ -152,15 +164,16 @@ class Connections:
             connection.drop()
             raise OSError(f"the proxy refuses, HTTP {answer.status}")
 
-    async def _address(self, host: str, port: int) -> str:
-        """Return an address of the host, in turn where it has several."""
+    async def _addresses_of(self, host: str, port: int) -> list[str]:
+        """Return the addresses of the host, each time with another first."""
         until, found = self._addresses.get((host, port), (0.0, []))
         if time.monotonic() > until:
             infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)  # SOCK_STREAM
             found = list(dict.fromkeys(str(info[4][0]) for info in infos))
             self._addresses[host, port] = (time.monotonic() + RESOLVED_SECONDS, found)
         self._turn += 1
-        return found[self._turn % len(found)]
+        first = self._turn % len(found)
+        return [*found[first:], *found[:first]]
 
 
 class _Connection(asyncio.Protocol):

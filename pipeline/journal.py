@@ -104,10 +104,12 @@ class Journal:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("INSERT OR IGNORE INTO rows (id, row) VALUES (?, ?)", safe)
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except BaseException as error:  # a signal in the midst of it leaves no transaction open either
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            raise self._trouble(error) from error
+            if isinstance(error, sqlite3.Error):
+                raise self._trouble(error) from error
+            raise
         self._bytes += sum(len(text) for _, text in safe)
         self._dirty = True
         self.sync_if_due()

@@ -26,6 +26,10 @@ MEASURE_SECONDS = 2.0
 QUEUED = 0.1
 """Of the requests that an engine runs: how many more may wait there, so that none of its places falls empty."""
 FEW = 4
+ERRORS = 10
+"""Failed answers on end, none whole between them, after which it is the engine that fails and not the requests."""
+FLOWING_SECONDS = 5.0
+"""An engine that sent anything so lately is reached, whatever became of one connection."""
 
 
 @dataclass(eq=False)
@@ -52,6 +56,10 @@ class Pace:
     """Since when it turns all requests away for want of room, and why."""
     rests: int = 0
     """Failures to reach it, one after the other."""
+    errors: int = 0
+    """Answers that failed since the last whole one."""
+    refusals: int = 0
+    """Requests turned away since the last whole answer."""
     metrics: str = "unknown"
     """Whether it has /metrics that can be read: unknown, yes, no."""
     tokens: float = -1.0
@@ -65,6 +73,7 @@ class Pace:
 
     def __post_init__(self) -> None:
         self.limit = self.limit or float(min(START, self.ceiling))
+        self.begun = self.moved
 
     def has_room(self, now: float) -> bool:
         """Return whether it may be asked for one more."""
@@ -73,7 +82,9 @@ class Pace:
     def tick(self) -> None:
         """Raise the limit where it is used up and nothing speaks against it; call every TICK_SECONDS."""
         now = time.monotonic()
-        if self.in_flight < int(self.limit) or now - self.fell < CALM_SECONDS or not self.answered:
+        # Long answers take minutes: what flows of them is sign enough.
+        living = self.answered or self.moved > self.begun
+        if self.in_flight < int(self.limit) or now - self.fell < CALM_SECONDS or not living:
             return
         if self.metrics == "yes" and self.waiting > self.slack():
             return
@@ -102,28 +113,56 @@ class Pace:
         now = time.monotonic()
         self.doubling = False
         self.refused = self.refused or (now, why)
+        self.refusals += 1
         # What was asked before the last fall says nothing of the limit since.
         if began > self.fell:
             self.fell = now
             self.limit = max(1.0, FALL * self.limit)
         if after:
             self.rest_until = max(self.rest_until, now + after)
+        elif self.refusals > self.limit:
+            # It takes nothing at all: to ask on would only turn all that there is to ask into work that waits.
+            self.refusals = 0
+            self._rest(now)
 
     def failed(self, why: str) -> None:
-        """Take a failure to reach it: it rests, longer each time."""
+        """Take a failure to reach it: it rests, longer each time; a moment where it sends something all the while."""
         now = time.monotonic()
+        if self.moved > self.begun and now - self.moved < FLOWING_SECONDS:
+            self.rest_until = max(self.rest_until, now + TICK_SECONDS)
+            return
         since = self.unreached[0] if self.unreached else now
         self.unreached = (since, why)
         if now >= self.rest_until:
-            self.rests += 1
-            pause = min(LONGEST_REST, REST_SECONDS * 2 ** min(self.rests - 1, 10))
-            self.rest_until = now + random.uniform(pause / 2, pause)
+            self._rest(now)
             self.limit = float(min(START, self.ceiling))
 
-    def answers(self) -> None:
+    def erred(self, why: str) -> bool:
+        """Take an error of the engine's; return whether it fails as a whole, which says nothing of the request."""
+        self.errors += 1
+        if self.errors <= ERRORS:
+            return False
+        self.failed(why)
+        return True
+
+    def _rest(self, now: float) -> None:
+        self.rests += 1
+        pause = min(LONGEST_REST, REST_SECONDS * 2 ** min(self.rests - 1, 10))
+        self.rest_until = now + random.uniform(pause / 2, pause)
+
+    def idle(self, now: float) -> None:
+        """Take that it has nothing to do: that it sends nothing says nothing."""
+        self.moved = self.begun = now
+
+    def alive(self) -> None:
         """Take a sign of life."""
         self.unreached = self.refused = None
         self.rests = 0
+
+    def answers(self) -> None:
+        """Take a whole answer."""
+        self.alive()
+        self.errors = self.refusals = 0
 
 
 class Quota:
@@ -179,7 +218,7 @@ async def measure(connections: Connections, pace: Pace) -> None:
         if not pace.engine:
             kind = "sglang" if b"sglang:" in answer.body else "vllm"
             pace.engine = await _version(connections, base, headers, kind)
-    elif pace.metrics == "unknown":
+    elif pace.metrics == "unknown" and answer.status < 500:
         pace.metrics = "no"
 
 

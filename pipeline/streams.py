@@ -11,6 +11,8 @@ from pipeline.pace import Pace
 
 LOOP = "loop"
 """The finish reason of a stream that was cut for one."""
+ALIVE_SECONDS = 2.0
+"""Since the last byte, for a stream to be a sign of life: about two looks."""
 LOOK_BYTES = 16_384
 """Of a stream's events between two looks for a loop: some 60 chunks of 16 tokens."""
 LOOPED = 12.0
@@ -40,13 +42,18 @@ def watch(
     still: list[Endpoint] = []
     for pace in paces:
         own = [call for call in calls if call.endpoint is pace.endpoint]
-        begun = [call.answer.moved for call in own if call.answer.body]
-        pace.moved = max([pace.moved, *begun]) if own else now
+        begun = [call.answer.moved for call in own if call.answer.flows]
+        if begun and max(begun) > pace.moved and now - max(begun) < ALIVE_SECONDS:
+            pace.alive()
+        if own:
+            pace.moved = max([pace.moved, *begun])
+        else:
+            pace.idle(now)
         told = pace.metrics == "yes" or any(call.streamed for call in own)
         # Twice as long as for a stream: one that stands still says nothing of the others.
         if told and now - pace.moved > 2 * stall_s:
             still.append(pace.endpoint)
-            pace.moved = now
+            pace.idle(now)
             pace.failed(f"it moved no token for {2 * stall_s:g} s")
     for call in calls:
         answer = call.answer

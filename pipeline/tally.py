@@ -37,6 +37,8 @@ class Tally:
     """Completions that went on from where their budget had cut them off."""
     cut: int = 0
     """Streams cut for a loop; they are among those finished."""
+    wasted: int = 0
+    """Tokens, about, of streams that broke and were asked again."""
     saved: int = 0
     """Tokens that these would have cost more, had each gone on to its max_tokens."""
     given_up: dict[str, str] = field(default_factory=dict)

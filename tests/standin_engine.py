@@ -3,8 +3,8 @@ completions) and adds small numbers, rightly or wrongly as its seed has it. No m
 
 `python tests/standin_engine.py [--port N] [--latency S] [--wrong SHARE] [--faults 500=0.1,429=0.1,...]`
 prints its port and serves until killed. Faults: 500, 429, 429-after, cut (half the JSON), close (socket
-closed), empty (no choices), hang; in streams also stall (nothing more comes), broken (closed in the middle),
-error (an error event); by share of requests. `--status N` answers every request with N.
+closed), empty (no choices), abort (broken off by the engine), hang; in streams also stall (nothing more comes),
+broken (closed in the middle), error (an error event); by share of requests. `--status N` answers every request with N.
 
 `--limit N` refuses with 429 what goes beyond N at once; `--slots N` runs N and lets others wait, as /metrics then
 says in vLLM's words; `--slow-start S` refuses connections' requests with 503 at first; `--die-after N` ends the
@@ -136,6 +136,8 @@ class StandIn:
         }
         if kind == "empty":
             row["choices"] = []
+        if kind == "abort":
+            row["choices"][0] |= {"message": {"role": "assistant", "content": text[:9]}, "finish_reason": "abort"}
         data = json.dumps(row)
         self.counts["answered"] += kind is None
         return web.Response(text=data[: len(data) // 2] if kind == "cut" else data, content_type="application/json")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pytest
@@ -13,12 +15,19 @@ import pytest
 from pipeline.driver import Driver
 from pipeline.engine import Completion, Endpoint, Request
 from pipeline.errors import UserError
+from pipeline.http import Answer, Connections
 from pipeline.journal import Journal
 from pipeline.parts import read_rows
 from pipeline.progress import Progress
 from pipeline.tally import DriveSettings, Tally
 
 SCHEMA = pa.schema([("id", pa.string()), ("text", pa.string())])
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back off as it is done, in a twentieth of the time."""
+    monkeypatch.setattr("pipeline.driver.FIRST_PAUSE", 0.025)
 
 
 def requests(count: int) -> Iterator[Request]:
@@ -283,3 +292,103 @@ def test_an_engine_that_stands_still_is_named_and_its_work_goes_to_another(
         assert len(journal.ids()) == 200
     assert tally.given_up == {}
     assert still == {hung.url}
+
+
+def test_an_engine_that_fails_at_all_it_is_asked_costs_no_request_its_attempts(
+    tmp_path: Path, standin: Callable[..., Any]
+) -> None:
+    sick, well = standin("--status", "500"), standin("--latency", "0.01")
+    tally = drive(tmp_path, [sick.url, well.url], count=400, attempts=3, patience_s=30)
+    assert ids(tmp_path) == expected(400)
+    assert tally.given_up == {}
+    # It rests, longer each time, where it would else draw all the work there is: it answers so fast.
+    assert sick.counts()["requests"] < 100
+
+
+def test_an_engine_that_only_fails_ends_the_run_and_gives_nothing_up(
+    tmp_path: Path, standin: Callable[..., Any]
+) -> None:
+    engine = standin("--status", "502")
+    with pytest.raises(UserError, match=r"no engine answers at .* for \d s \(HTTP 502 as told\): start it"):
+        drive(tmp_path, [engine.url], attempts=2, patience_s=1.5)
+    assert engine.counts()["requests"] < 100
+
+
+def test_an_engine_that_turns_all_away_is_left_alone_and_does_not_draw_out_all_there_is(
+    tmp_path: Path, standin: Callable[..., Any]
+) -> None:
+    engine = standin("--status", "429")
+    asked = 0
+
+    def counted() -> Iterator[Request]:
+        nonlocal asked
+        for request in requests(100_000):
+            asked += 1
+            yield request
+
+    with Journal(tmp_path, SCHEMA) as journal, Progress("test", 0) as progress:
+        driver = Driver(
+            [Endpoint(engine.url, "stand-in")], journal, to_row, DriveSettings(concurrency=8, patience_s=0.5)
+        )
+        with pytest.raises(UserError, match="HTTP 429"):
+            driver.drive(counted(), progress)
+    assert asked <= 3 * 8
+    assert engine.counts()["requests"] < 150
+
+
+def test_rows_that_a_signal_kept_from_the_journal_are_written_in_the_end(
+    tmp_path: Path, standin: Callable[..., Any]
+) -> None:
+    engine = standin()
+
+    class Struck(Journal):
+        blows = 1
+
+        def append(self, rows: Any) -> None:
+            rows = list(rows)
+            if self.blows:
+                self.blows = 0
+                raise KeyboardInterrupt
+            super().append(rows)
+
+    with Struck(tmp_path, SCHEMA) as journal, Progress("test", 0) as progress:
+        driver = Driver([Endpoint(engine.url, "stand-in")], journal, to_row, DriveSettings(concurrency=16))
+        with pytest.raises(KeyboardInterrupt):
+            driver.drive(requests(50), progress)
+        assert len(journal.ids()) == driver.tally.finished == driver.tally.came > 0
+
+
+def test_a_name_with_an_address_where_nobody_listens_is_reached_at_another(standin: Callable[..., Any]) -> None:
+    engine = standin()
+
+    async def asked() -> list[int]:
+        connections = Connections()
+        connections._addresses["somewhere", engine.port] = (time.monotonic() + 60, ["127.0.0.99", "127.0.0.1"])
+        answers = [Answer() for _ in range(4)]  # at once: each over a connection of its own
+        url = urlsplit(f"http://somewhere:{engine.port}/v1/models")
+        await asyncio.gather(*(connections.post(url, {}, b"", answer) for answer in answers))
+        connections.close()
+        return [answer.status for answer in answers]
+
+    assert asyncio.run(asked()) == [200] * 4
+
+
+def test_an_answer_that_was_aborted_is_not_whole(tmp_path: Path, standin: Callable[..., Any]) -> None:
+    engine = standin("--faults", "abort=0.3")
+    tally = drive(tmp_path, [engine.url], attempts=30)
+    assert ids(tmp_path) == expected(50)
+    assert tally.retries == engine.counts()["faults"] > 0
+
+
+def test_a_refusal_that_is_to_be_kept_ends_no_run(tmp_path: Path, standin: Callable[..., Any]) -> None:
+    engine = standin("--status", "400")
+
+    def kept(request: Request) -> Completion:
+        return Completion("so far", None, "length", 1, 2, "", 1, 0.0, 0.0)
+
+    with Journal(tmp_path, SCHEMA) as journal, Progress("test", 0) as progress:
+        driver = Driver([Endpoint(engine.url, "stand-in")], journal, to_row, DriveSettings(), refused=kept)
+        tally = driver.drive(requests(5), progress)
+        journal.roll()
+    assert tally.finished == 5
+    assert [row["text"] for row in read_rows(tmp_path)] == ["so far"] * 5
