@@ -30,9 +30,15 @@ ABOUT = {
 }
 
 
-def card(role: str, model: Any, tokenizer: Any, took: dict[str, Any], plan: Plan, seed: int) -> str:
-    """Measure a model and return its card as Markdown; every figure on it comes from that or from training."""
+def card(role: str, model: Any, tokenizer: Any, took: list[tuple[Plan, dict[str, Any]]], seed: int) -> str:
+    """Measure a model and return its card as Markdown; every figure on it comes from that or from training.
+
+    Args:
+        took: what `train` returned for the training and the finish, each with its plan.
+    """
     title, about = ABOUT[role]
+    (plan, _), (finish, finished) = took
+    tokens, steps, seconds = (sum(one[key] for _, one in took) for key in ("tokens", "steps", "seconds"))
     used = versions()
     lines = [
         "---",
@@ -46,12 +52,12 @@ def card(role: str, model: Any, tokenizer: Any, took: dict[str, Any], plan: Plan
         about,
         "",
         f"- **Parameters**: {parameters(model):,}; vocabulary {len(tokenizer)} pieces, one token a number below 100.",
-        f"- **Trained** from scratch on {took['tokens'] / 1e6:.1f}M generated tokens in {took['steps']:,} steps, "
-        f"{took['seconds'] / 60:.0f} minutes on one core; seed {seed}; rows isolated, not packed; Muon "
-        f"(learning rate {plan.muon_lr}) for the matrices, AdamW ({plan.adamw_lr}) for the rest, both rates falling "
-        f"over the last {plan.decay:.0%} of the tokens"
-        f"{'' if plan.power == 1 else f', as the power {plan.power} of what is left'}. "
-        "`make nano` does it again.",
+        f"- **Trained** from scratch on {tokens / 1e6:.1f}M generated tokens in {steps:,} steps, {seconds / 60:.0f} "
+        f"minutes on one core; seed {seed}; rows isolated, not packed; Muon (learning rate {plan.muon_lr}) for the "
+        f"matrices, AdamW ({plan.adamw_lr}) for the rest, both rates falling over the last {plan.decay:.0%} of the "
+        f"tokens{'' if plan.power == 1 else f', as the power {plan.power} of what is left'}. The last "
+        f"{finished['tokens'] / 1e6:.1f}M of these tokens are a finish with fresh rates ({finish.muon_lr} for Muon), "
+        "much of it Chinese numbers. `make nano` does it again.",
         "- **Data**: the families of `teacher/families/`, "
         + (
             "thoughts worked out to the end, with slips and flaws put in (`teacher/nano/corpus.py`)"

@@ -19,6 +19,7 @@ from teacher.nano.corpus import (
     draw,
     echo,
     facts,
+    finishing,
     mixed,
     words,
     written,
@@ -118,3 +119,8 @@ def base_rows(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
     rest = 1 - MIX["echo"]
     mix = MIX if done >= FIRST else {**MIX, "echo": rest * ECHOES_FIRST / (1 - ECHOES_FIRST)}
     yield from mixed(mix, MAKERS, rng)
+
+
+def base_finish(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
+    """Yield the rows of the base's finish without end."""
+    yield from finishing(base_rows(rng), rng)
