@@ -10,8 +10,9 @@ from eval.summary import read_json
 from pipeline.manifest import read_manifest
 from pipeline.parts import part_paths, read_rows
 from pipeline.records import State
-from teacher.cost import USES, uses
+from teacher.cost import USES, Spent, uses
 from teacher.plan import FILE
+from teacher.traces import SPENT
 
 COLUMNS = ["id", "finish_reason", "prompt_tokens", "completion_tokens", "cost"]
 
@@ -19,7 +20,8 @@ COLUMNS = ["id", "finish_reason", "prompt_tokens", "completion_tokens", "cost"]
 def costs(run: Path) -> dict[str, Any] | None:
     """Return where traces and tokens went, and what an accepted trace cost; None where nothing was filtered.
 
-    `dollars` are None where no trace has a price. Retries are those of the stage's last start.
+    `dollars` are None where nothing has a price; of rented GPUs they are those of the hours of sampling, over all its
+    starts. Retries, and tokens of streams that broke, are those of the stage's last start.
     """
     if not part_paths(run / "verdicts") or not part_paths(run / "accepted"):
         return None
@@ -42,7 +44,8 @@ def costs(run: Path) -> dict[str, Any] | None:
     went = uses(rows(), states)
     accepted = went["traces"]["accepted"]
     manifest = read_manifest(run / "traces")
-    dollars = totals["dollars"] if totals["priced"] else None
+    spent = Spent.kept_in(run / "traces" / SPENT)
+    dollars = totals["dollars"] if totals["priced"] else spent.dollars
     return {
         "uses": [
             {
@@ -60,6 +63,8 @@ def costs(run: Path) -> dict[str, Any] | None:
         "tokens_each": (totals["prompt"] + totals["completion"]) / accepted if accepted else None,
         "dollars": dollars,
         "dollars_each": dollars / accepted if accepted and dollars is not None else None,
+        "gpu_hours": spent.gpu_hours or None,
+        "wasted": manifest.facts.get("tokens_wasted") if manifest else None,
         "retries": manifest.facts.get("retries") if manifest else None,
     }
 
@@ -76,6 +81,7 @@ def forecast(run: Path, spent: dict[str, Any] | None) -> list[dict[str, Any]]:
         "problems covered": len(covered),
         "completion tokens": spent["completion_tokens"],
         "dollars": spent["dollars"],
+        "GPU-hours": spent["gpu_hours"],
         "tokens a row": spent["tokens"] / dataset.kept if dataset.kept else None,
     }
     return [

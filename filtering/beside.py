@@ -21,13 +21,17 @@ from pipeline.records import Problem, State, Trace, Verdict
 
 BATCH = 64
 """Traces judged in one go: so many may wait for one program that takes its time."""
+CUT = {"length": "truncated", "loop": "loop"}
+"""Finish reasons of traces that were cut off, and what they are called: without an answer they are undecided, and yet
+tries that failed, where the policy of sampling counts."""
 DEATHS = 3
 """Of the process, before it is the traces' or the machine's fault rather than chance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What became of a trace: its verdict, and the readability rule that would drop it, or None."""
+    """What became of a trace: its verdict, and why it is no use though it is not wrong, or None: the readability rule
+    that would drop it, or that it was cut off before its answer."""
 
     verdict: Verdict
     reason: str | None
@@ -42,7 +46,8 @@ def judge(settlement: Settlement, pairs: list[tuple[Problem, Trace]], rules: lis
     """Yield what becomes of each trace, in order: the stages `verify` and `filter` in one."""
     for (problem, trace), verdict in zip(pairs, grade_by(settlement, pairs), strict=True):
         found = first_reason(rules, problem, trace) if verdict.state == State.CORRECT else None
-        yield Judged(verdict, found.reason if found else None)
+        cut = CUT.get(trace.finish_reason) if verdict.state == State.UNDECIDED else None
+        yield Judged(verdict, found.reason if found else cut)
 
 
 class Beside:

@@ -301,6 +301,7 @@ class Driver:
                         pace.tick()
                 if now - looked >= LOOK_SECONDS:
                     looked = now
+                    progress.advance(0, self._noted)
                     self.journal.sync_if_due()
                     self._ending = self._ending or self.journal.nearly_full()
                     still = watch(self._calls, self.paces, self.settings.timeout_s, self.settings.stall_s, self.loops)
@@ -362,7 +363,10 @@ class Driver:
             self._waiting = rows + self._waiting
             raise
         self.tally.finished += len(rows)
-        progress.advance(len(rows), lambda: self.note() or f"{self.tally.completion_tokens} tokens")
+        progress.advance(len(rows), self._noted)
+
+    def _noted(self) -> str:
+        return self.note() or f"{self.tally.completion_tokens} tokens"
 
 
 def _loop() -> asyncio.AbstractEventLoop:

@@ -31,13 +31,18 @@ class Progress:
         self.started = self.said = time.monotonic()
         self.bar: Any = None
         if sys.stderr.isatty():
-            self.bar = tqdm(total=self.total, initial=self.done, desc=self.what, file=sys.stderr, dynamic_ncols=True)
+            self.bar = tqdm(
+                total=self.total or None, initial=self.done, desc=self.what, file=sys.stderr, dynamic_ncols=True
+            )
         elif self.total:
             say(f"{self.what}: {self.done} of {self.total}")
         return self
 
     def advance(self, count: int = 1, note: str | Callable[[], str] = "") -> None:
-        """Count work as done; `note` is shown beside the numbers, made only then where it is a function."""
+        """Count work as done; `note` is shown beside the numbers, made only then where it is a function.
+
+        A total of 0 stands for one that is not known. With a count of 0 the note alone is brought up to date.
+        """
         self.done += count
         self.note = note or self.note
         if self.bar is not None:
@@ -57,10 +62,11 @@ class Progress:
         fresh = self.done - self.begun_with
         left = f", {elapsed / fresh * (self.total - self.done):.0f} s left" if fresh and self.done < self.total else ""
         note = f", {noted}" if (noted := self._noted()) else ""
-        say(f"{self.what}: {self.done} of {self.total}, {elapsed:.0f} s{left}{note}")
+        of = f" of {self.total}" if self.total else ""
+        say(f"{self.what}: {self.done}{of}, {elapsed:.0f} s{left}{note}")
 
     def __exit__(self, *exception: object) -> None:
         if self.bar is not None:
             self.bar.close()
-        elif self.total and self.told != self.done:
+        elif (self.total or self.done) and self.told != self.done:
             self._line()

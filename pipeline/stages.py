@@ -51,7 +51,15 @@ STAGES = {
     stage.name: stage
     for stage in (
         Stage("problems", ("problems",), (), ("problems",), "teacher.problems:run"),
-        Stage("traces", ("traces",), ("problems",), ("teacher", "sampling"), "teacher.traces:run", pool=True),
+        Stage(
+            "traces",
+            ("traces",),
+            ("problems",),
+            ("teacher", "sampling"),
+            "teacher.traces:run",
+            pool=True,
+            revisit="teacher.traces:revisit",
+        ),
         Stage(
             "verify",
             ("verdicts",),

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from filtering.beside import Beside, Judged
 from filtering.settings import FilterSettings, VerifySettings
+from filtering.verdicts import not_run
 from pipeline.driver import Driver
 from pipeline.engine import Completion, Endpoint, Request
 from pipeline.errors import UserError
@@ -29,14 +30,27 @@ from pipeline.tally import Tally
 from teacher.continuing import Continuing
 from teacher.cost import Price
 from teacher.live import Live
-from teacher.policy import Domain, Plan, Standing, Why, fitted
+from teacher.policy import Domain, Plan, Standing, Why, fitted, pass_rate
 from teacher.replicas import Engine
-from teacher.sampling import check_given_up, drive_settings, id_of, no_more, request_for, template_hash, trace_of
+from teacher.sampling import (
+    check_given_up,
+    drive_settings,
+    id_of,
+    is_plain,
+    no_end,
+    no_more,
+    request_for,
+    template_hash,
+    trace_of,
+)
 from teacher.settings import SamplingSettings
 
 JUDGED = "judged"
 SCHEMA = pa.schema([("id", pa.string()), *Verdict.SCHEMA, ("reason", pa.string()), ("judges", pa.string())])
 """`judges` is a hash of the verifiers' and the rules' settings: what others found is judged again."""
+FOUND = ["trace_id", "problem_id", "state", "decided_by", "reason", "judges"]
+MOST_WAITING = 2000
+"""Traces of an earlier run handed over to be judged at once."""
 POLL_SECONDS = 0.02
 FITTED_EVERY = 200
 """Verdicts of a domain between two looks at how its pass rates are spread, at least."""
@@ -105,13 +119,18 @@ class Adaptive:
         taken = self.taken.get(problem, ())
         return next((number for number in range(self.plan.most) if number not in taken), None)
 
-    def judged(self, id: str, state: str, kept: bool) -> None:
-        """Take what was found of a sample of a problem, and ask it again where it needs that."""
+    def judged(self, id: str, state: str, reason: str | None) -> None:
+        """Take what was found of a sample of a problem, and ask it again where it needs that.
+
+        Args:
+            reason: why it is no use though it is not wrong (see `filtering.beside.Judged`).
+        """
+        kept = state == State.CORRECT and reason is None
         problem = self.by_id[id]
         standing, domain = self.standings[id], self.domains[problem.domain]
         standing.on_the_way -= 1
         self.waiting -= 1
-        if state == State.UNDECIDED:
+        if state == State.UNDECIDED and reason is None:
             standing.undecided += 1
             domain.undecided += 1
             if domain.stuck(self.undecided_share) and not domain.told:
@@ -152,6 +171,15 @@ class Adaptive:
             if domain.decided
         }
 
+    def hopeless(self) -> list[tuple[Problem, Standing]]:
+        """Return the problems that were given up as hopeless, with how they stood."""
+        found = ((problem, self.standings[problem.id]) for problem in self.problems)
+        return [
+            (problem, standing)
+            for problem, standing in found
+            if self.plan.stops(standing.counts, self.domains[problem.domain].prior) == "hopeless"
+        ]
+
     def ends(self) -> dict[Why | str, int]:
         """Return how many problems ended for which reason; those of a paused domain as "paused"."""
         found: dict[Why | str, int] = {}
@@ -171,6 +199,10 @@ class Sampled:
     asked: Adaptive
     wanted: set[str]
     """Ids of the traces that belong to these settings."""
+    stuck: int = 0
+    """Of the traces judged now, those with code that could not be run."""
+    pass_rates: dict[str, float] = field(default_factory=dict)
+    """By domain, the mean over its problems, estimated without the bias of stopping."""
 
 
 def sample_adaptively(
@@ -234,19 +266,30 @@ def sample_adaptively(
                 wanted.add(row["id"])
                 asked.held(row["problem_id"], row["sample"])
         anew = set(wanted)
-        for row in read_rows(pool / JUDGED, columns=["trace_id", "problem_id", "state", "reason", "judges"]):
-            if row["judges"] == judges and row["trace_id"] in anew:
+        for row in read_rows(pool / JUDGED, columns=FOUND):
+            # Code that could not be run is judged again: by now there may be a sandbox.
+            if (
+                row["judges"] == judges
+                and row["trace_id"] in anew
+                and not not_run(State(row["state"]), row["decided_by"])
+            ):
                 anew.discard(row["trace_id"])
-                asked.judged(row["problem_id"], row["state"], row["state"] == State.CORRECT and row["reason"] is None)
-        for row in read_rows(pool) if anew else ():
-            if row["id"] in anew:
-                beside.give(asked.by_id[row["problem_id"]], Trace.from_dict(row))
+                asked.judged(row["problem_id"], row["state"], row["reason"])
+        unjudged = (row for row in read_rows(pool) if row["id"] in anew) if anew else iter(())
+        stuck = 0
 
         def drain() -> None:
+            nonlocal stuck
             if fresh := list(beside.results()):
                 found.append(_row(one, judges) for one in fresh)
                 for one in fresh:
-                    asked.judged(one.verdict.problem_id, one.verdict.state, one.kept)
+                    asked.judged(one.verdict.problem_id, one.verdict.state, one.reason)
+                    stuck += not_run(one.verdict.state, one.verdict.decided_by)
+            # A pool of millions is not held in memory to be judged again.
+            while beside.waiting < MOST_WAITING and (row := next(unjudged, None)) is not None:
+                beside.give(asked.by_id[row["problem_id"]], Trace.from_dict(row))
+
+        drain()
 
         tally = Tally()
 
@@ -255,7 +298,7 @@ def sample_adaptively(
             completion = continuing.whole(request, completion) if continuing else completion
             trace = trace_of(request, completion, problem, number, settings, model, revision, price)
             wanted.add(trace.id)
-            if live is not None:
+            if live is not None and not is_plain(asked.by_id[problem], settings):
                 live.saw(trace)
             return trace.to_dict()
 
@@ -286,6 +329,7 @@ def sample_adaptively(
                     listed=listed,
                     loops=loops,
                     follow=continuing.follow if continuing else no_more,
+                    refused=continuing.refused if continuing else no_end,
                     note=lambda: live.note(tally, driver.paces, asked) if live else "",
                     gave_up=lambda request: asked.gave_up(of.pop(request.id)[0]),
                 )
@@ -297,7 +341,25 @@ def sample_adaptively(
         traces.roll()
         found.roll()
     check_given_up(tally, "traces", len(wanted) + asked.lost, settings.attempts)
-    return Sampled(tally, asked, wanted)
+    return Sampled(tally, asked, wanted, stuck, _pass_rates(asked, pool, wanted, judges))
+
+
+def _pass_rates(asked: Adaptive, pool: Path, wanted: set[str], judges: str) -> dict[str, float]:
+    """Return each domain's mean pass rate over its problems, free of the bias that stopping at `keep` brings."""
+    numbers = {row["id"]: row["sample"] for row in read_rows(pool, columns=["id", "sample"]) if row["id"] in wanted}
+    tries: dict[str, dict[int, bool]] = {}
+    for row in read_rows(pool / JUDGED, columns=FOUND):
+        decided = row["state"] != State.UNDECIDED or row["reason"] is not None
+        if row["judges"] == judges and row["trace_id"] in numbers and decided:
+            right = row["state"] == State.CORRECT and row["reason"] is None
+            tries.setdefault(row["problem_id"], {})[numbers[row["trace_id"]]] = right
+    rates: dict[str, list[float]] = {}
+    for id, outcomes in tries.items():
+        domain = asked.by_id[id].domain
+        rate = pass_rate([right for _, right in sorted(outcomes.items())], asked.plan, asked.domains[domain].prior)
+        if rate is not None:
+            rates.setdefault(domain, []).append(rate)
+    return {domain: sum(values) / len(values) for domain, values in rates.items()}
 
 
 @dataclass

@@ -8,6 +8,7 @@ its answer stays cut: many templates take the thought out of a message that hold
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pyarrow as pa
 from pipeline.engine import Completion, Request
 from pipeline.journal import Journal
 from pipeline.parts import read_rows
+from pipeline.records import Trace
 from teacher.thought import CLOSE, OPEN
 
 UNFINISHED = "unfinished"
@@ -40,6 +42,7 @@ class Continuing:
 
     def __init__(self, pool: Path, tokens: int) -> None:
         """Set up for a pool; `tokens` is the second budget, 0 for none."""
+        self.pool = pool
         self.journal = Journal(pool / UNFINISHED, SCHEMA)
         self.tokens = tokens
         self.parts: dict[str, Completion] = {}
@@ -50,8 +53,15 @@ class Continuing:
         if self.tokens:
             self.journal.__enter__()
             self.journal.roll()
+            with Journal(self.pool, Trace.SCHEMA) as pool:
+                held = pool.ids()
             for row in read_rows(self.journal.folder):
-                self.parts[row["id"]] = _part(row)
+                if row["id"] not in held:
+                    self.parts[row["id"]] = _part(row)
+                    self._look(self.parts[row["id"]])
+            # What the engine's template does is told by what it gave before.
+            for row in islice(read_rows(self.pool, columns=["text"]), 100 if self.parts else 0):
+                self.template_opens = self.template_opens or _closes_alone(row["text"])
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -94,8 +104,15 @@ class Continuing:
             max_tokens=int(request.params["max_tokens"]) + first.max_tokens,
         )
 
+    def refused(self, request: Request) -> Completion | None:
+        """Return an end without text for a continuation that the engine refuses (its context is full), else None."""
+        first = self.parts.get(request.id)
+        if first is None:
+            return None
+        return replace(first, text="", reasoning=None, completion_tokens=0, attempts=0, seconds=0.0)
+
     def _look(self, completion: Completion) -> None:
-        if completion.reasoning or (CLOSE.search(completion.text) and not OPEN.match(completion.text)):
+        if completion.reasoning or _closes_alone(completion.text):
             self.template_opens = True
 
     def _more(self, request: Request, part: Completion) -> Request:
@@ -113,6 +130,10 @@ class Continuing:
             "add_generation_prompt": False,
         }
         return Request(request.id, messages, params)
+
+
+def _closes_alone(text: str) -> bool:
+    return bool(CLOSE.search(text)) and not OPEN.match(text)
 
 
 def _part(row: dict[str, object]) -> Completion:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipeline.files import write_json
 from pipeline.records import State
 from pipeline.tally import Tally
 
@@ -32,6 +34,12 @@ class PriceSettings(BaseModel):
     """GPUs that serve it, for GPU-hours."""
     gpu_hour: float | None = Field(None, ge=0)
     """Dollars an hour of one GPU."""
+
+    @model_validator(mode="after")
+    def _counted(self) -> PriceSettings:
+        if self.gpu_hour is not None and not self.gpus:
+            raise ValueError("gpu_hour needs gpus, how many of them serve the model")
+        return self
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,19 @@ class Spent:
         if price.gpu_hour is not None:
             dollars = (dollars or 0.0) + hours * price.gpu_hour
         return cls(tally.prompt_tokens + tally.completion_tokens, hours, dollars)
+
+    @classmethod
+    def kept_in(cls, path: Path) -> Spent:
+        """Return what `keep_in` left in a file; nothing spent where there is none."""
+        try:
+            found = json.loads(path.read_text())
+            return cls(int(found["tokens"]), float(found["gpu_hours"]), found["dollars"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls(0, 0.0, None)
+
+    def keep_in(self, path: Path) -> None:
+        """Leave it in a file."""
+        write_json(path, asdict(self))
 
     def __add__(self, other: Spent) -> Spent:
         known = [one.dollars for one in (self, other) if one.dollars is not None]

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.engine import Endpoint
+from pipeline.engine import Endpoint, url_trouble
 from pipeline.errors import UserError
 from teacher.settings import ServedModel
 
@@ -65,6 +65,6 @@ def _lines(path: Path) -> list[str]:
         ) from error
     urls = [line for line in lines if line]
     for url in urls:
-        if not url.startswith(("http://", "https://")):
-            raise UserError(f"{path}: '{url}' is no URL", "write URLs up to and with /v1, one a line")
+        if trouble := url_trouble(url):
+            raise UserError(f"{path}: {trouble}", "write URLs up to and with /v1, one a line")
     return urls

@@ -29,8 +29,9 @@ def parted(question: Any, row: dict[str, Any], settings: SourceSettings) -> tupl
         last = question[-1] if isinstance(question, list) and question else None
         if not isinstance(last, dict) or last.get("role") != "assistant" or not str(last.get("content") or "").strip():
             raise ValueError(f"no assistant's turn at the end of column '{settings.question}'")
-        return question[:-1], str(last["content"])
-    said = column(row, settings.response)
+        question, said = question[:-1], str(last["content"])
+    else:
+        said = column(row, settings.response)
     if not isinstance(said, str) or not said.strip():
         raise ValueError(f"no answer in column '{settings.response}'")
     try:

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pipeline.pace import Pace
 from pipeline.records import Trace
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 WINDOW_SECONDS = 60.0
 """Over which speeds are means."""
+SHOWN = 4
+"""Engines that are shown one by one."""
 
 
 class Live:
@@ -31,6 +34,7 @@ class Live:
         """
         self.spent, self.canary = spent, canary
         self.without = 0
+        self.kept: deque[tuple[float, int]] = deque()
         self.marks: deque[tuple[float, int, int]] = deque([(time.monotonic(), 0, 0)])
 
     def saw(self, trace: Trace) -> None:
@@ -61,9 +65,16 @@ class Live:
             f"{(tally.completion_tokens - tokens) / seconds:.0f} tokens/s"
         ]
         if asked is not None:
-            kept = sum(domain.kept for domain in asked.domains.values())
+            kept, target = sum(domain.kept for domain in asked.domains.values()), asked.plan.keep * len(asked.problems)
             rates = (f"{name} {one.kept / one.decided:.0%}" for name, one in asked.domains.items() if one.decided)
-            parts.append(f"{kept} of {asked.plan.keep * len(asked.problems)} kept ({', '.join(rates)})")
+            parts.append(f"{kept} of {target} kept ({', '.join(rates)})")
+            # Hopeless problems never give theirs: it will be less.
+            self.kept.append((now, kept))
+            while len(self.kept) > 2 and self.kept[0][0] < now - WINDOW_SECONDS:
+                self.kept.popleft()
+            rate = (kept - self.kept[0][1]) / max(now - self.kept[0][0], 1e-3)
+            if rate > 0 and kept < target:
+                parts.append(f"at most {(target - kept) / rate:.0f} s left")
         spent = self.spent(tally)
         if spent.dollars is not None:
             parts.append(f"${spent.dollars:.2f}")
@@ -78,5 +89,8 @@ def health(paces: Sequence[Pace]) -> str:
     flying = sum(pace.in_flight for pace in paces)
     away = [pace.endpoint.url for pace in paces if pace.unreached and not pace.leaving]
     if not away:
+        each = ", ".join(f"{urlsplit(pace.endpoint.url).netloc} {pace.in_flight}/{int(pace.limit)}" for pace in paces)
+        if 1 < len(paces) <= SHOWN:
+            return f"{flying} in flight ({each})"
         return f"{flying} in flight" + (f" at {len(paces)} engines" if len(paces) > 1 else "")
     return f"{flying} in flight; {len(away)} of {len(paces)} engines not reached ({', '.join(away[:3])})"

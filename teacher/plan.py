@@ -179,6 +179,8 @@ def quota_lines(recipe: Recipe) -> list[str]:
     lines = []
     for cover in coverage(settings, rows):
         unknown = f"; nothing known of {', '.join(cover.unknown)}" if cover.unknown else ""
+        if cover.undecided:
+            unknown += f"; no verifier decides {', '.join(cover.undecided)}, which has no reference"
         lines.append(
             f"{cover.domain}: {cover.prompts:,} prompts, {cover.expected:,} rows expected of {cover.quota:,}: "
             + (f"SHORT of {cover.short:,}" if cover.short else "enough")

@@ -179,7 +179,8 @@ def _problem(row: dict[str, Any] | Unread, settings: SourceSettings) -> tuple[Pr
         raise ValueError(f"no text or messages in column '{settings.question}'")
     reference, length = _reference(row, settings)
     try:
-        f"{question}{reference}".encode()
+        for text in (*(turn["content"] for turn in messages), reference or ""):
+            text.encode()
     except UnicodeEncodeError:
         raise ValueError("broken Unicode (a lone surrogate)") from None
     domain = column(row, settings.domain_column) if settings.domain_column else settings.domain

@@ -19,6 +19,8 @@ class Cover:
     """Rows, as the sources' expected yields have it."""
     unknown: tuple[str, ...]
     """Sources that do not say how many prompts they hold or what these yield."""
+    undecided: tuple[str, ...] = ()
+    """Sources without a reference: no verifier can accept anything of theirs, so that no rows are expected of them."""
 
     @property
     def short(self) -> int:
@@ -35,12 +37,14 @@ def coverage(settings: ProblemsSettings, rows_a_problem: Mapping[str, int]) -> l
     found = []
     for domain, quota in settings.quota.items():
         sources = [source for source in settings.sources or [settings] if source.domain == domain]
-        known = [source for source in sources if source.prompts and source.expected_yield]
+        undecided = [source for source in sources if not source.reference]
+        known = [source for source in sources if source.prompts and source.expected_yield and source not in undecided]
         prompts = sum(min(source.prompts or 0, source.limit or source.prompts or 0) for source in known)
         expected = sum(
             min(source.prompts or 0, source.limit or source.prompts or 0) * (source.expected_yield or 0.0)
             for source in known
         )
-        unknown = tuple(source.name for source in sources if source not in known)
-        found.append(Cover(domain, quota, prompts, int(expected * rows_a_problem[domain]), unknown))
+        unknown = tuple(source.name for source in sources if source not in known and source not in undecided)
+        names = tuple(source.name for source in undecided)
+        found.append(Cover(domain, quota, prompts, int(expected * rows_a_problem[domain]), unknown, names))
     return found

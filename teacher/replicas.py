@@ -32,6 +32,8 @@ class Replica:
     restarts: int = 0
     ended: float = 0.0
     """When it was told to end."""
+    lost: bool = False
+    """Whether it is given up."""
     patient_until: float = 0.0
     """Until when it may take to answer after a restart."""
 
@@ -102,7 +104,12 @@ class Engine:
                 why = last_words(replica.log) if not replica.ended else "it stood still"
                 told = f"the engine at {replica.endpoint.url} for {replica.endpoint.model} is gone ({why}"
                 if replica.restarts >= RESTARTS:
-                    return f"{told}; restarted {RESTARTS} times before; log: {replica.log})"
+                    if not self._others(replica):
+                        return f"{told}; restarted {RESTARTS} times before; log: {replica.log})"
+                    if not replica.lost:
+                        replica.lost = True
+                        say(f"{told}; restarted {RESTARTS} times before; log: {replica.log}): the others go on without")
+                    continue
                 say(f"{told}; log: {replica.log}): starting it again")
                 replica.again()
             elif replica.ended:
@@ -112,6 +119,10 @@ class Engine:
                 replica.ended = now
                 replica.process.terminate()
         return None
+
+    def _others(self, gone: Replica) -> bool:
+        """Whether any other replica lives or may be restarted."""
+        return any(one is not gone and (one.process.poll() is None or one.restarts < RESTARTS) for one in self.replicas)
 
     def starting(self) -> list[Endpoint]:
         """Return the endpoints of replicas that were restarted and may take their time to answer."""

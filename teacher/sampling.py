@@ -32,10 +32,11 @@ PLACES = re.compile("{question}|" + re.escape(PLACE))
 
 
 def template_hash(settings: AskSettings) -> str:
-    """Return the hash of what is put around a problem: system, prompt, examples, prefill."""
+    """Return the hash of what is put around a problem: system, prompt, examples, prefill, further request fields."""
     parts = [settings.system, settings.prompt, settings.examples, settings.prefill]
     # What was sampled before there was such a setting keeps its identity.
-    return content_hash("template", *parts, *([settings.plain_up_to] if settings.plain_up_to else []))[:16]
+    later = [setting for setting in (settings.plain_up_to, settings.extra_body) if setting]
+    return content_hash("template", *parts, *later)[:16]
 
 
 def wanted_ids(
@@ -164,7 +165,7 @@ def sample(
                 trace = trace_of(
                     request, completion, entry.problem.id, entry.number, entry.settings, model, revision, price
                 )
-                if live is not None:
+                if live is not None and not is_plain(entry.problem, entry.settings):
                     live.saw(trace)
                 return trace.to_dict()
 
@@ -181,6 +182,7 @@ def sample(
                 listed=listed,
                 loops=loops,
                 follow=continuing.follow if continuing else no_more,
+                refused=continuing.refused if continuing else no_end,
                 note=lambda: live.note(tally, driver.paces, None) if live else "",
             )
             tally = driver.tally
@@ -197,6 +199,10 @@ def sample(
 
 def no_more(request: Request, completion: Completion) -> None:
     """Return None: a completion is the end of its request."""
+
+
+def no_end(request: Request) -> None:
+    """Return None: a request that is refused for good ends the run."""
 
 
 def drive_settings(settings: AskSettings) -> DriveSettings:

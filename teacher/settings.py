@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.engine import url_trouble
 from pipeline.recipe import Settings
 from pipeline.records import Message
 from teacher.cost import PriceSettings
@@ -192,8 +193,8 @@ class ServedModel(BaseModel):
     @classmethod
     def _urls(cls, endpoints: list[str]) -> list[str]:
         for url in endpoints:
-            if not url.startswith(("http://", "https://")):
-                raise ValueError(f"'{url}' must begin with http:// or https://")
+            if trouble := url_trouble(url):
+                raise ValueError(trouble)
         return endpoints
 
     @property
@@ -217,7 +218,8 @@ class DomainTeacher(ServedModel):
     @field_validator("sampling")
     @classmethod
     def _known(cls, sampling: dict[str, Any]) -> dict[str, Any]:
-        SamplingSettings.model_validate(sampling)
+        # Whether there are as many samples as are to be kept is seen with [sampling] beside it.
+        SamplingSettings.model_validate({"samples": sampling.get("keep", 0) or 1, **sampling})
         return sampling
 
 
@@ -248,7 +250,7 @@ class AskSettings(Settings):
 
     aside: ClassVar[frozenset[str]] = frozenset(
         {
-            *("max_tokens", "concurrency", "timeout_s", "stall_s", "attempts", "patience_s", "extra_body"),
+            *("max_tokens", "concurrency", "timeout_s", "stall_s", "attempts", "patience_s"),
             *("stream", "requests_per_minute", "tokens_per_minute", "prompt_source"),
         }
     )
@@ -275,7 +277,7 @@ class AskSettings(Settings):
     """How thought and answer are told apart: by think tags or the engine's own field; or, for a teacher
     that has neither, at the sentence that gives the final answer."""
     extra_body: dict[str, JsonValue] = {}
-    """More fields of the request body."""
+    """More fields of the request body: {chat_template_kwargs = {thinking = true}}."""
     concurrency: PositiveInt = 512
     """Requests in flight at once, at most; each engine is given what it can take."""
     stream: bool | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -9,17 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filtering import sandbox
 from filtering.rules import loop_rule
 from filtering.settings import FilterSettings, VerifySettings
 from pipeline.engine import Endpoint
 from pipeline.errors import UserError
+from pipeline.files import write_whole
 from pipeline.manifest import Counts
 from pipeline.progress import say
 from pipeline.recipe import Recipe
 from pipeline.records import Problem, content_hash
 from pipeline.stages import Job, Outcome
 from pipeline.tally import Tally
-from teacher.adaptive import sample_adaptively
+from teacher.adaptive import Adaptive, sample_adaptively
 from teacher.continuing import Continuing
 from teacher.cost import Price, Spent, price_of
 from teacher.drafts import check_prompt
@@ -31,6 +34,10 @@ from teacher.replicas import Engine
 from teacher.sampling import Ask, held_ids, sample, wanted_ids
 from teacher.serve import at_revision, serving
 from teacher.settings import SamplingSettings, ServedModel, TeacherSettings
+
+SPENT = "spent.json"
+"""What sampling has cost so far, over all its starts: tokens, GPU-hours, dollars."""
+SAVE_SECONDS = 5.0
 
 
 @dataclass
@@ -68,6 +75,7 @@ def run(job: Job) -> Outcome:
             "continued": tally.continued,
             "cut": tally.cut,
             "tokens_saved_by_cutting": tally.saved,
+            **({"tokens_wasted": tally.wasted} if tally.wasted else {}),
             "tokens_now": spent.tokens,
             **({"gpu_hours_now": round(spent.gpu_hours, 4)} if spent.gpu_hours else {}),
             **({"dollars_now": round(spent.dollars, 4)} if spent.dollars is not None else {}),
@@ -76,6 +84,11 @@ def run(job: Job) -> Outcome:
         },
         output_hash=content_hash(held),
     )
+
+
+def revisit(facts: dict[str, Any]) -> str:
+    """Return why sampling should go on though it is complete: programs were not run, and now they can be. Else ""."""
+    return next((why for fact in facts.values() if isinstance(fact, dict) and (why := sandbox.revisit(fact))), "")
 
 
 @dataclass(frozen=True)
@@ -116,10 +129,15 @@ def fill(recipe: Recipe, run: Path, pool: Path, problems: Sequence[Problem]) -> 
     Raises:
         UserError: see `teacher.sampling.sample`.
     """
-    meter = Meter(recipe[SamplingSettings])
+    meter = Meter(recipe[SamplingSettings], pool / SPENT)
     filled = Filled(Tally(), Spent(0, 0.0, None), 0, 0, "", {})
-    for route in routes(recipe, problems):
+    asked = routes(recipe, problems)
+    for route in asked:
+        # All that can be seen to be wrong is seen before the first of them costs anything.
         check_prompt(route.sampling.prompt, route.problems)
+        meter.check(price_of(route.teacher.price, route.teacher.served_name, route.teacher.model))
+        remote_endpoints(route.teacher)
+    for route in asked:
         one = _fill(recipe, run, pool, route, meter)
         filled = Filled(
             filled.tally + one.tally,
@@ -170,28 +188,45 @@ def _fill(recipe: Recipe, run: Path, pool: Path, route: Route, meter: Meter) -> 
                 **common,
             )
             tally, wanted, had = found.tally, len(found.wanted), len(found.wanted)
-            facts = {"problems": found.asked.ends(), "priors": found.asked.priors()}
+            facts = {
+                "problems": found.asked.ends(),
+                "priors": found.asked.priors(),
+                "pass_rates": found.pass_rates,
+                **sandbox.lacked(found.stuck),
+            }
+            _list_hopeless(pool / f"hopeless-{route.name}.jsonl", found.asked)
         else:
             ids = wanted_ids(route.problems, teacher.model, teacher.identity, sampling)
             missing = ids.keys() - held_ids(pool)
-            asked = endpoints() if missing else remote_endpoints(teacher)
-            tally = sample(
-                [Ask(route.problems, pool, sampling)],
-                endpoints=asked,
-                what="traces",
-                engine=engines[0] if engines else None,
-                **common,
-            )
+            tally = Tally()
+            if missing and not meter.over:
+                tally = sample(
+                    [Ask(route.problems, pool, sampling)],
+                    endpoints=endpoints(),
+                    what="traces",
+                    engine=engines[0] if engines else None,
+                    **common,
+                )
             wanted, had = len(ids), len(ids) - len(missing) + tally.finished
         spent = meter.spent(tally)
         meter.end(spent)
     return Filled(tally, spent, wanted, had, meter.over, facts)
 
 
-class Meter:
-    """Counts what sampling spends, and what is on its way, against the recipe's budgets, over all its teachers."""
+def _list_hopeless(path: Path, asked: Adaptive) -> None:
+    """Leave the problems that were given up as hopeless: whoever looks after the prompts looks at these."""
+    rows = [
+        {"problem_id": problem.id, "tries": standing.failed, "question": problem.messages[-1]["content"]}
+        for problem, standing in asked.hopeless()
+    ]
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
-    def __init__(self, sampling: SamplingSettings) -> None:
+
+class Meter:
+    """Counts what sampling spends, and what is on its way, against the recipe's budgets, over all its teachers and all
+    the times that it was started: what was spent is kept in a file beside the pool."""
+
+    def __init__(self, sampling: SamplingSettings, kept: Path) -> None:
         self.over = ""
         """Which budget is spent, in words."""
         self._limits = {
@@ -199,17 +234,16 @@ class Meter:
             "dollars": sampling.budget_dollars,
             "gpu_hours": sampling.budget_gpu_hours,
         }
-        self._before = Spent(0, 0.0, None)
+        self._kept = kept
+        self._saved = time.monotonic()
+        self._before = Spent.kept_in(kept)
 
-    def begin(self, price: Price) -> None:
-        """Begin with a teacher of this price.
+    def check(self, price: Price) -> None:
+        """Check that all budgets are set in what a teacher of this price has a price in.
 
         Raises:
-            UserError: a budget is set in what has no price.
+            UserError: one is not.
         """
-        self.price = price
-        self._begun: float | None = None
-        self._asked = 0
         if self._limits["gpu_hours"] and not price.gpus:
             raise UserError("sampling.budget_gpu_hours needs to know of GPUs", "set teacher.price.gpus")
         if self._limits["dollars"] and price.of_tokens(1, 1) is None and price.gpu_hour is None:
@@ -219,9 +253,17 @@ class Meter:
                 "set teacher.price = {gpus = ..., gpu_hour = ...}",
             )
 
+    def begin(self, price: Price) -> None:
+        """Begin with a teacher of this price."""
+        self.price = price
+        self._begun: float | None = None
+        self._asked = 0
+        self._look(Tally())
+
     def end(self, spent: Spent) -> None:
         """End with a teacher that has cost so much."""
         self._before += spent
+        self._before.keep_in(self._kept)
 
     def spent(self, tally: Tally) -> Spent:
         """Return what this teacher has cost since the first request."""
@@ -232,17 +274,28 @@ class Meter:
         """Return whether a budget will be spent by what is on its way; asked before each request."""
         if self._begun is None:
             self._begun = time.monotonic()
-        on_the_way = self._asked + tally.continued - tally.came - len(tally.given_up)
-        each = 1 + on_the_way / max(1, tally.came)
-        spent, before = self.spent(tally), self._before
+        self._look(tally)
+        self._asked += not self.over
+        return bool(self.over)
+
+    def _look(self, tally: Tally) -> None:
+        now = time.monotonic()
+        on_the_way = max(0, self._asked + tally.continued - tally.came - len(tally.given_up))
+        spent = self.spent(tally)
+        total = self._before + spent
+        if now - self._saved >= SAVE_SECONDS:
+            self._saved = now
+            total.keep_in(self._kept)
+        # What is on its way will cost tokens as those before it did, and is not yet in the sum; hours are counted as
+        # they go by.
+        more = on_the_way / max(1, tally.came)
+        coming = self.price.of_tokens(tally.prompt_tokens, tally.completion_tokens)
         used = {
-            "tokens": before.tokens + spent.tokens * each,
-            "dollars": None if spent.dollars is None else (before.dollars or 0.0) + spent.dollars * each,
-            "gpu_hours": before.gpu_hours + spent.gpu_hours,
+            "tokens": total.tokens + spent.tokens * more,
+            "dollars": None if total.dollars is None else total.dollars + (coming or 0.0) * more,
+            "gpu_hours": total.gpu_hours,
         }
         for name, limit in self._limits.items():
             value = used[name]
             if limit is not None and value is not None and value >= limit:
                 self.over = f"sampling.budget_{name} = {limit:g} is spent"
-        self._asked += not self.over
-        return bool(self.over)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,11 @@ from pipeline.engine import Endpoint
 from pipeline.errors import UserError
 from pipeline.parts import read_rows
 from pipeline.records import Problem
+from pipeline.tally import Tally
 from teacher.adaptive import JUDGED, Sampled, sample_adaptively
+from teacher.cost import Price
 from teacher.settings import SamplingSettings
+from teacher.traces import Meter
 
 
 def problems(count: int, verifier: str = "math") -> list[Problem]:
@@ -171,3 +175,64 @@ def test_traces_without_any_thought_stop_the_run_at_once(
     assert "traces holds a thought (they are kept): set sampling.prefill" in done.stderr.splitlines()[-1]
     assert 20 <= engine.counts()["answered"] < 480
     assert retort("run", path, "--until", "traces", "sampling.canary=0").returncode == 0
+
+
+def test_what_is_cut_off_is_a_try_that_failed_and_pauses_nothing(tmp_path: Path, standin: Callable[..., Any]) -> None:
+    engine = standin()
+    found = sampled(tmp_path, engine.url, count=60, max_tokens=4, samples=3)
+    assert found.asked.ends() == {"spent": 60}
+    assert {row["reason"] for row in read_rows(tmp_path / JUDGED)} == {"truncated"}
+    # So it is when the run goes on.
+    assert sampled(tmp_path, engine.url, count=60, max_tokens=4, samples=3).asked.ends() == {"spent": 60}
+    assert engine.counts()["answered"] == 180
+
+
+def test_pass_rates_are_those_of_the_teacher_though_sampling_stops_at_what_is_kept(
+    tmp_path: Path, standin: Callable[..., Any]
+) -> None:
+    found = sampled(tmp_path, standin("--wrong", "0.5").url, count=400, samples=8)
+    kept = sum(standing.kept for standing in found.asked.standings.values())
+    tries = sum(sum(standing.counts) for standing in found.asked.standings.values())
+    # 400 estimates of one in two, each from about four tries: a standard error below two points. Per problem, kept
+    # among tries is too high by a tenth, as sampling stops where luck was good.
+    assert found.pass_rates["math"] == pytest.approx(0.5, abs=0.06)
+    assert 0 < kept < tries
+
+
+def test_hopeless_problems_are_listed(
+    tmp_path: Path, standin: Callable[..., Any], recipe: Callable[[str], Path], retort: Callable[..., Any]
+) -> None:
+    engine = standin("--wrong", "1.0")
+    asked = ["sampling.keep=1", "sampling.samples=30", "sampling.hopeless=0.3", "sampling.concurrency=4"]
+    assert retort("run", recipe(engine.url), "--until", "traces", *asked).returncode == 0
+    lines = (tmp_path / "runs/small/traces/hopeless-teacher.jsonl").read_text().splitlines()
+    ends = json.loads((tmp_path / "runs/small/traces/manifest.json").read_text())["facts"]["teacher"]["problems"]
+    assert len(lines) == ends["hopeless"] > 0
+    assert {"problem_id", "tries", "question"} == json.loads(lines[0]).keys()
+
+
+def test_a_budget_counts_what_earlier_starts_have_spent(
+    tmp_path: Path, standin: Callable[..., Any], recipe: Callable[[str], Path], retort: Callable[..., Any]
+) -> None:
+    engine = standin("--latency", "0.05")
+    path = recipe(engine.url)
+    first = ["sampling.samples=1", "sampling.concurrency=4"]
+    assert retort("run", path, "--until", "traces", *first).returncode == 0
+    spent = json.loads((tmp_path / "runs/small/traces/spent.json").read_text())["tokens"]
+    assert spent > 1000
+    again = retort("run", path, "--until", "traces", "sampling.samples=3", f"sampling.budget_tokens={spent}")
+    assert again.returncode == 0
+    assert f"sampling.budget_tokens = {spent} is spent" in again.stderr
+    assert engine.counts()["answered"] == 60
+
+
+def test_rent_is_not_multiplied_by_what_is_on_its_way(tmp_path: Path) -> None:
+    meter = Meter(SamplingSettings(budget_dollars=100.0), tmp_path / "spent.json")
+    meter.begin(Price(None, None, 8, 2.0))
+    assert not meter.spent_up(Tally())
+    meter._begun = time.monotonic() - 3600  # an hour of eight GPUs: 16 dollars
+    for _ in range(2000):
+        assert not meter.spent_up(Tally(came=1, prompt_tokens=10, completion_tokens=100))
+    meter._begun = time.monotonic() - 7 * 3600
+    assert meter.spent_up(Tally(came=1))
+    assert meter.over == "sampling.budget_dollars = 100 is spent"

@@ -96,3 +96,26 @@ def test_the_tag_that_the_template_opens_is_put_back(tmp_path: Path) -> None:
         more = continuing.follow(Request("c", request.messages, request.params), thought)
         assert more is not None
         assert more.messages[-1]["content"] == "<think>\nOne and "
+
+
+def test_a_continuation_that_the_engine_refuses_is_kept_as_far_as_it_had_come(tmp_path: Path) -> None:
+    request = Request("a", [{"role": "user", "content": "?"}], {"max_tokens": 8})
+    with Continuing(tmp_path, 50) as continuing:
+        assert continuing.refused(request) is None
+        more = continuing.follow(request, Completion("<think>\nOne ", None, "length", 5, 8, "http://x", 1, 0.0, 1.0))
+        assert more is not None
+        ended = continuing.refused(more)
+        assert ended is not None
+        whole = continuing.whole(more, ended)
+    assert (whole.text, whole.finish_reason, whole.completion_tokens) == ("<think>\nOne ", "length", 8)
+
+
+def test_how_the_template_opens_is_known_again_after_a_kill(tmp_path: Path) -> None:
+    request = Request("a", [{"role": "user", "content": "?"}], {"max_tokens": 8})
+    with Continuing(tmp_path, 50) as continuing:
+        first = Completion("", "One ", "length", 5, 8, "http://x", 1, 0.0, 1.0)
+        more = continuing.follow(request, first)
+    with Continuing(tmp_path, 50) as continuing:
+        again = continuing.begun(request)
+    assert more is not None and again.messages == more.messages
+    assert again.messages[-1]["content"] == "<think>\nOne "

@@ -52,8 +52,11 @@ def test_the_800k_recipe_asks_for_the_published_set_and_names_what_is_short() ->
     assert sum(count for domain, count in quota.items() if domain != "general") == 626_933
     lines = quota_lines(recipe)
     assert "code: 61,178 prompts, 56,089 rows expected of 211,129: SHORT of 155,040" in lines
-    # One sample of each general prompt, where two of the others are kept.
-    assert "general: 300,000 prompts, 180,000 rows expected of 177,812: enough" in lines
+    # There is no judge yet, and without a reference no verifier accepts anything.
+    assert (
+        "general: 0 prompts, 0 rows expected of 177,812: SHORT of 177,812; no verifier decides "
+        "allenai/tulu-3-sft-mixture, which has no reference" in lines
+    )
 
 
 def test_the_pilot_has_enough_of_every_domain() -> None:

@@ -266,3 +266,12 @@ def test_references_without_use_are_reported_up_front(tmp_path: Path, retort: Ru
     manifest = json.loads((tmp_path / "runs/r/problems/manifest.json").read_text())
     assert manifest["facts"]["references"] == {"the reference is words: only an equal text is right": 1}
     assert manifest["facts"]["sources"] == {"a.jsonl": {"rows": 5, "taken": 5}}
+
+
+def test_broken_unicode_within_messages_is_a_bad_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    turns = [[{"role": "user", "content": text}] for text in ("2?", "\ud83d?")]
+    path.write_text("".join(json.dumps({"question": turn, "answer": "2"}) + "\n" for turn in turns))
+    read = read_problems(ProblemsSettings(path=str(path)))
+    assert len(read.problems) == 1
+    assert [row["reason"] for row in read.bad] == ["broken Unicode (a lone surrogate)"]

@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.parts import read_rows
 from pipeline.records import Problem, Trace
 from teacher.cost import Price
-from teacher.sampling import Ask, messages_for, request_for, sample, wanted_ids
+from teacher.sampling import Ask, messages_for, request_for, sample, template_hash, wanted_ids
 from teacher.settings import SamplingSettings
 
 
@@ -144,3 +144,18 @@ def test_short_questions_are_asked_as_they_are() -> None:
     answered = Trace.from_dict(dict.fromkeys(Trace.SCHEMA.names) | {"answer": "Hi.", "text": "Hi."})
     assert first_reason(rules, hello, answered) is None
     assert first_reason(rules, long, answered) == Dropped("thought_missing")
+
+
+def test_further_fields_of_the_request_are_part_of_what_a_trace_is() -> None:
+    thinking = SamplingSettings(extra_body={"chat_template_kwargs": {"thinking": True}})
+    assert template_hash(thinking) != template_hash(SamplingSettings())
+    assert "extra_body" in thinking.result_settings()
+
+
+@pytest.mark.parametrize("url", ["ftp://h/v1", "http://h:80O0/v1", "http://h:99999/v1", "http:///v1"])
+def test_an_url_that_is_none_is_one_line(tmp_path: Path, retort: Callable[..., Any], url: str) -> None:
+    (tmp_path / "r.toml").write_text(f'name = "r"\n[teacher]\nmodel = "m"\nendpoints = ["{url}"]\n')
+    done = retort("run", "r.toml")
+    assert done.returncode == 2
+    assert "r.toml: teacher.endpoints" in done.stderr and url in done.stderr
+    assert "Traceback" not in done.stderr
