@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from teacher.families.exercise import FULL, SHORT, SINGLE, Hand
+from teacher.families.numerals import chinese
 from teacher.nano.corpus import (
     ECHOES_FIRST,
     END,
@@ -19,7 +20,6 @@ from teacher.nano.corpus import (
     draw,
     echo,
     facts,
-    finishing,
     mixed,
     words,
     written,
@@ -121,6 +121,29 @@ def base_rows(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
     yield from mixed(mix, MAKERS, rng)
 
 
+NUMERALS, CHINESE, ECHOED = 0.4, 0.7, 0.2
+"""Of the rows of the finish: those of `numerals`, of these those asked in Chinese, and echoes in Chinese."""
+
+
+def chinese_echo(rng: random.Random) -> Row:
+    """A sequence of Chinese numbers that stands there twice; the loss lies on the second time."""
+    numbers = "，".join(chinese(rng.randint(1, 999)) for _ in range(rng.randint(2, 8)))
+    opening = f"We see {numbers},"
+    return Row(f"{opening} so {numbers}.{END}", len(opening))
+
+
 def base_finish(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
-    """Yield the rows of the base's finish without end."""
-    yield from finishing(base_rows(rng), rng)
+    """Yield the rows of the base's finish without end: much of what it learns last, Chinese numbers."""
+    rows = base_rows(rng)
+    while True:
+        place = rng.random()
+        if place < ECHOED:
+            yield chinese_echo(rng)
+        elif place < ECHOED + NUMERALS:
+            asked_in_chinese = rng.random() < CHINESE
+            drawn = draw("numerals", rng, rng.choice((SINGLE, FULL)))
+            while drawn.question.startswith("把") != asked_in_chinese:
+                drawn = draw("numerals", rng, rng.choice((SINGLE, FULL)))
+            yield conversation(drawn, Hand(rng))
+        else:
+            yield next(rows)

@@ -206,36 +206,22 @@ def teacher_rows(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
             yield flawed_now_and_then(draw(name, rng, _weighted(SIZES, rng)), Hand(rng, slips[name]))
 
 
-def chinese_echo(rng: random.Random) -> Row:
-    """Return a page with a sequence of Chinese numbers that stands there twice; the loss lies on the second time."""
-    numbers = "，".join(chinese(rng.randint(1, 999)) for _ in range(rng.randint(2, 8)))
-    opening = f"We see {numbers},"
-    return Row(f"{opening} so {numbers}.{END}", len(opening))
-
-
-NUMERALS, CHINESE, ECHOED = 0.4, 0.7, 0.2
-"""Of the rows of the finish: those of the family `numerals`, of these those asked in Chinese, and Chinese echoes."""
-
-
-def finishing(rows: Iterator[Row], rng: random.Random, slip: float = 0.0, flaws: bool = False) -> Iterator[Row]:
-    """Yield a corpus with much of what is learned last, Chinese numbers, which whole rows of digits stand for."""
-    while True:
-        place = rng.random()
-        if place < ECHOED:
-            yield chinese_echo(rng)
-        elif place < ECHOED + NUMERALS:
-            asked_in_chinese = rng.random() < CHINESE
-            drawn = draw("numerals", rng, _weighted(SIZES, rng) if flaws else rng.choice((SINGLE, FULL)))
-            while drawn.question.startswith("把") != asked_in_chinese:
-                drawn = draw("numerals", rng, _weighted(SIZES, rng) if flaws else rng.choice((SINGLE, FULL)))
-            yield flawed_now_and_then(drawn, Hand(rng, slip)) if flaws else conversation(drawn, Hand(rng))
-        else:
-            yield next(rows)
+FINISH_ORDERING, FINISH_ECHOES = 0.35, 0.08
+"""Of the rows of the teacher's finish: those of `ordering`, which needs looking back by content, and echoes."""
 
 
 def teacher_finish(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
-    """Yield the rows of the teacher's finish without end."""
-    yield from finishing(teacher_rows(rng), rng, SLIPS["numerals"], flaws=True)
+    """Yield the rows of the teacher's finish without end: much of what it learns last, as flawed as ever."""
+    rows = teacher_rows(rng)
+    while True:
+        place = rng.random()
+        if place < FINISH_ORDERING:
+            drawn = draw("ordering", rng, _weighted(SIZES, rng))
+            yield flawed_now_and_then(drawn, Hand(rng, SLIPS["ordering"]))
+        elif place < FINISH_ORDERING + FINISH_ECHOES:
+            yield echo(rng)
+        else:
+            yield next(rows)
 
 
 def flawed_now_and_then(exercise: Exercise, hand: Hand) -> Row:
