@@ -12,16 +12,17 @@ import heapq
 import random
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from pipeline.engine import CHARACTERS_A_TOKEN, Call, Completion, Endpoint, Refusal, Request, Retry, complete
+from pipeline.engine import CHARACTERS_A_TOKEN, Call, Completion, Endpoint, Refusal, Request, complete
 from pipeline.errors import UserError
 from pipeline.http import Connections, within_files
 from pipeline.pace import MEASURE_SECONDS, TICK_SECONDS, Pace, Quota, measure
 from pipeline.progress import Progress, say
+from pipeline.replies import Retry
 from pipeline.streams import LOOP, watch
 from pipeline.tally import DriveSettings, Tally
+from pipeline.work import Job, Sink
 
 FLUSH_SECONDS = 0.05
 LOOK_SECONDS = 1.0
@@ -33,32 +34,6 @@ FIRST_TOKENS = 2000.0
 """What a request is taken to cost of a limit in tokens a minute before the first has come back."""
 REFUSED = 10
 """How many times `patience_s` an engine may turn everything away."""
-
-
-class Sink(Protocol):
-    """Where completions become durable: a `pipeline.journal.Journal`, or several behind one face."""
-
-    def append(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Make rows durable."""
-
-    def sync_if_due(self) -> None:
-        """Flush to the disk where that is due."""
-
-    def nearly_full(self) -> UserError | None:
-        """Return why nothing more should be asked for: the disk has room left for what is on its way alone."""
-
-
-@dataclass(order=True)
-class _Job:
-    """A request and how it fared; the order is that of the waiting."""
-
-    ready: float
-    number: int
-    request: Request = field(compare=False)
-    attempt: int = field(default=0, compare=False)
-    troubles: int = field(default=0, compare=False)
-    charged: float = field(default=0.0, compare=False)
-    """Tokens that the limit a minute was charged for it."""
 
 
 class Driver:
@@ -118,7 +93,7 @@ class Driver:
         self._quota = Quota(settings.requests_per_minute, settings.tokens_per_minute)
         self._calls: set[Call] = set()
         self._workers: set[asyncio.Task[None]] = set()
-        self._later: list[_Job] = []
+        self._later: list[Job] = []
         self._numbers = 0
         self._exhausted = False
         self._waiting: list[dict[str, Any]] = []
@@ -167,7 +142,7 @@ class Driver:
         if not task.cancelled() and (error := task.exception()):
             self._failed = self._failed or error
 
-    async def _work(self, pace: Pace, job: _Job) -> None:
+    async def _work(self, pace: Pace, job: Job) -> None:
         while True:
             call = Call(pace.endpoint, job.request, self.settings.stream, pace.engine)
             self._calls.add(call)
@@ -193,7 +168,7 @@ class Driver:
                 return
             pace, job = found
 
-    def _next(self) -> tuple[Pace, _Job] | None:
+    def _next(self) -> tuple[Pace, Job] | None:
         """Where to ask next, its place taken, and what; None where no engine has room or nothing is to be asked now."""
         if self._ending is not None:
             return None
@@ -221,7 +196,7 @@ class Driver:
             if request is not None:
                 self._numbers += 1
                 pace.in_flight += 1
-                return pace, _Job(0.0, self._numbers, request, charged=charge)
+                return pace, Job(0.0, self._numbers, request, charged=charge)
         self._quota.settle(-1, -charge)
         return None
 
@@ -230,7 +205,7 @@ class Driver:
             return FIRST_TOKENS
         return (self.tally.prompt_tokens + self.tally.completion_tokens) / self.tally.came
 
-    def _came(self, job: _Job, completion: Completion) -> None:
+    def _came(self, job: Job, completion: Completion) -> None:
         request = job.request
         used = completion.prompt_tokens + completion.completion_tokens
         self._quota.settle(0, used - job.charged)
@@ -243,11 +218,11 @@ class Driver:
         if (more := self.follow(request, completion)) is not None:
             self.tally.continued += 1
             self._numbers += 1
-            heapq.heappush(self._later, _Job(0.0, self._numbers, more))
+            heapq.heappush(self._later, Job(0.0, self._numbers, more))
             return
         self._waiting.append(self.to_row(request, completion))
 
-    def _again(self, pace: Pace, job: _Job, trouble: Retry, call: Call) -> None:
+    def _again(self, pace: Pace, job: Job, trouble: Retry, call: Call) -> None:
         """Put a request back that failed in passing, or give it up."""
         self.tally.retries += 1
         job.troubles += 1

@@ -14,6 +14,7 @@ import msgspec
 from pipeline.errors import UserError
 from pipeline.http import Answer, Broken, Connections, Unreachable
 from pipeline.records import Message
+from pipeline.replies import Retry, read_stream, read_whole, worded
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,28 +59,6 @@ class Completion:
     """What it was allowed in all, where that is more than its request says."""
 
 
-class Retry(Exception):
-    """Passing trouble: ask again, not before `after` seconds where the engine said so.
-
-    `connected` is False where nothing was asked, `busy` True where the engine has too much to do: neither
-    says anything of the request. `failing` is True where the engine itself is in trouble rather than its answer.
-    """
-
-    def __init__(
-        self,
-        why: str,
-        after: float | None = None,
-        connected: bool = True,
-        busy: bool = False,
-        failing: bool = False,
-    ) -> None:
-        super().__init__(why)
-        self.failing = failing
-        self.after = after
-        self.connected = connected
-        self.busy = busy
-
-
 class Refusal(UserError):
     """The engine will not answer this request, however often it is asked; other requests it may."""
 
@@ -113,7 +92,7 @@ class Call:
         """Return the text and thought so far; of the body's last bytes only, where `last` says how many."""
         body = bytes(self.answer.body if last is None else self.answer.body[-last:])
         try:
-            found = _read_stream(body[: body.rfind(b"\n") + 1])
+            found = read_stream(body[: body.rfind(b"\n") + 1])
         except (ValueError, Retry):
             return ""
         return (found.reasoning or "") + found.text
@@ -145,7 +124,7 @@ async def complete(connections: Connections, call: Call, attempt: int) -> Comple
         raise _refusal(endpoint, answer.status, raw, answer.headers.get("retry-after"))
     try:
         streamed = call.streamed and "json" not in answer.headers.get("content-type", "")
-        found = _read_stream(raw[: raw.rfind(b"\n") + 1] if call.cut_for else raw) if streamed else _read_whole(raw)
+        found = read_stream(raw[: raw.rfind(b"\n") + 1] if call.cut_for else raw) if streamed else read_whole(raw)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise Retry(f"the answer is not a whole chat completion ({type(error).__name__}: {error})") from error
     if not (found.finish_reason or call.cut_for):
@@ -203,127 +182,6 @@ def chat_url(base: str) -> SplitResult:
     return _urls[base]
 
 
-# What an answer holds of what is read here; all else is passed over without being built.
-
-
-class _Message(msgspec.Struct):
-    # Some engines send a list of parts, the thought as one of them: {"type": "thinking", "thinking": [...]}.
-    content: str | list[Any] | None = None
-    # vLLM has called the field `reasoning_content`, then `reasoning` (facts.md, section 6).
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    message: _Message | None = None
-    delta: _Message | None = None
-    finish_reason: str | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = 0
-    completion_tokens: int | None = 0
-
-
-class _Reply(msgspec.Struct):
-    choices: list[_Choice] = []
-    usage: _Usage | None = None
-    error: Any = None
-    object: str = ""
-    message: Any = None
-
-
-class _Read(msgspec.Struct):
-    text: str
-    reasoning: str | None
-    finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
-
-
-_REPLY = msgspec.json.Decoder(_Reply, strict=False)
-_REPLIES = msgspec.json.Decoder(list[_Reply], strict=False)
-
-
-def _read_whole(raw: bytes) -> _Read:
-    """Read a chat completion.
-
-    Raises:
-        ValueError, IndexError, TypeError: it is none, or not whole.
-    """
-    reply = _decoded(_REPLY, raw)
-    choice = reply.choices[0]
-    if choice.message is None:
-        raise ValueError("a choice without a message")
-    usage = reply.usage or _Usage()
-    text, thought = _said(choice.message)
-    return _Read(
-        text,
-        thought or None,
-        choice.finish_reason or "unknown",
-        usage.prompt_tokens or 0,
-        usage.completion_tokens or 0,
-    )
-
-
-def _read_stream(raw: bytes) -> _Read:
-    """Read the events of a stream, joined; all of them are decoded in one go, which costs a tenth of one by one.
-
-    Raises:
-        Retry: the engine sent an error instead of the rest.
-        ValueError: an event is no JSON.
-    """
-    events = [line[5:] for line in raw.split(b"\n") if line.startswith(b"data:")]
-    while events and events[-1].strip() in (b"[DONE]", b""):
-        events.pop()
-    replies = _decoded(_REPLIES, b"[" + b",".join(events) + b"]")
-    texts: list[str] = []
-    thoughts: list[str] = []
-    finish, usage = "", _Usage()
-    for reply in replies:
-        if reply.error is not None or reply.object == "error":
-            said = reply.error if reply.error is not None else reply.message
-            raise Retry(f"the engine broke the stream off ({_worded(said)})")
-        usage = reply.usage or usage
-        for choice in reply.choices[:1]:
-            text, aside = _said(choice.delta) if choice.delta else ("", "")
-            texts.append(text)
-            thoughts.append(aside)
-            finish = choice.finish_reason or finish
-    return _Read(
-        "".join(texts), "".join(thoughts) or None, finish, usage.prompt_tokens or 0, usage.completion_tokens or 0
-    )
-
-
-def _said(message: _Message) -> tuple[str, str]:
-    """The text of a message, and the thought where the engine put it apart."""
-    thought = message.reasoning or message.reasoning_content or ""
-    content = message.content
-    if isinstance(content, list):
-        thought += "".join(_part(part.get("thinking")) for part in content if isinstance(part, dict))
-        content = "".join(_part(part) for part in content if isinstance(part, dict) and "thinking" not in part)
-    return content or "", thought
-
-
-def _part(part: Any) -> str:
-    if isinstance(part, list):
-        return "".join(map(_part, part))
-    return str(part.get("text") or "") if isinstance(part, dict) else part if isinstance(part, str) else ""
-
-
-def _decoded(decoder: Any, raw: bytes) -> Any:
-    try:
-        return decoder.decode(raw)
-    except msgspec.ValidationError as error:
-        raise ValueError(str(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        # Half a surrogate pair, escaped, is no Unicode, yet Python's own reader takes it.
-        try:
-            return msgspec.convert(json.loads(raw), decoder.type, strict=False)
-        except msgspec.ValidationError as error:
-            raise ValueError(str(error)) from error
-
-
 def _refusal(endpoint: Endpoint, status: int, raw: bytes, retry_after: str | None) -> Exception:
     said = _message(raw)
     if status in PASSING or status >= 500:
@@ -351,14 +209,10 @@ def _message(raw: bytes) -> str:
     text = raw.decode("utf-8", "replace")
     try:
         value = json.loads(text)
-        text = _worded(value.get("error", value))
+        text = worded(value.get("error", value))
     except (ValueError, AttributeError):
         pass
     return " ".join(text.split())[:300]
-
-
-def _worded(value: Any) -> str:
-    return str(value.get("message", value)) if isinstance(value, dict) else str(value)
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -6,8 +6,9 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 
-from pipeline.engine import Call, Endpoint, Retry
+from pipeline.engine import Call, Endpoint
 from pipeline.pace import Pace
+from pipeline.replies import Retry
 
 LOOP = "loop"
 """The finish reason of a stream that was cut for one."""

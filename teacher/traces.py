@@ -198,15 +198,15 @@ def _fill(recipe: Recipe, run: Path, pool: Path, route: Route, meter: Meter) -> 
         else:
             ids = wanted_ids(route.problems, teacher.model, teacher.identity, sampling)
             missing = ids.keys() - held_ids(pool)
-            tally = Tally()
-            if missing and not meter.over:
-                tally = sample(
-                    [Ask(route.problems, pool, sampling)],
-                    endpoints=endpoints(),
-                    what="traces",
-                    engine=engines[0] if engines else None,
-                    **common,
-                )
+            # With nothing to ask for, what an earlier start left in the journal still becomes a part.
+            asks = bool(missing) and not meter.over
+            tally = sample(
+                [Ask(route.problems if asks else [], pool, sampling)],
+                endpoints=endpoints() if asks else [],
+                what="traces",
+                engine=engines[0] if engines else None,
+                **common,
+            )
             wanted, had = len(ids), len(ids) - len(missing) + tally.finished
         spent = meter.spent(tally)
         meter.end(spent)
