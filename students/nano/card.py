@@ -29,8 +29,6 @@ ABOUT = {
     ),
 }
 
-FINISHED = {"teacher": "of the family `ordering`", "base": "Chinese numbers"}
-
 
 def card(role: str, model: Any, tokenizer: Any, took: list[tuple[Plan, dict[str, Any]]], seed: int) -> str:
     """Measure a model and return its card as Markdown; every figure on it comes from that or from training.
@@ -40,7 +38,6 @@ def card(role: str, model: Any, tokenizer: Any, took: list[tuple[Plan, dict[str,
     """
     title, about = ABOUT[role]
     (plan, _), *finishes = took
-    finish = finishes[0][0]
     last = " and ".join(f"{one['tokens'] / 1e6:.1f}M" for _, one in finishes)
     tokens, steps, seconds = (sum(one[key] for _, one in took) for key in ("tokens", "steps", "seconds"))
     used = versions()
@@ -59,9 +56,13 @@ def card(role: str, model: Any, tokenizer: Any, took: list[tuple[Plan, dict[str,
         f"- **Trained** from scratch on {tokens / 1e6:.1f}M generated tokens in {steps:,} steps, {seconds / 60:.0f} "
         f"minutes on one core; seed {seed}; rows isolated, not packed; Muon (learning rate {plan.muon_lr}) for the "
         f"matrices, AdamW ({plan.adamw_lr}) for the rest, both rates falling over the last {plan.decay:.0%} of the "
-        f"tokens{'' if plan.power == 1 else f', as the power {plan.power} of what is left'}. The last "
-        f"{last} of these tokens are a finish, with fresh rates ({finish.muon_lr} and {finish.adamw_lr}), much of it "
-        f"{FINISHED[role]}. `make nano` does it again.",
+        f"tokens{'' if plan.power == 1 else f', as the power {plan.power} of what is left'}. "
+        + (
+            f"The last {last} of these tokens are finishes with fresh rates, much of them Chinese numbers. "
+            if last
+            else ""
+        )
+        + "`make nano` does it again.",
         "- **Data**: the families of `teacher/families/`, "
         + (
             "thoughts worked out to the end, with slips and flaws put in (`teacher/nano/corpus.py`)"

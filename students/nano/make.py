@@ -33,14 +33,10 @@ MTOKENS = {"teacher": 12.0, "base": 16.0}
 DECAY = {"teacher": 0.95, "base": 0.3}
 POWER = {"teacher": 1.5, "base": 1.0}
 """A high rate is what new ways form at; what the teacher's many families share a small model by is a low one."""
-FINISH = {"teacher": (1.2,), "base": (2.2, 2.2)}
-"""Million tokens of each finish, with fresh rates: much of what stays half learned till then."""
-FINISH_RATES = {"teacher": (0.008, 1e-3), "base": (0.02, 3e-3)}
-"""Those of Muon and of AdamW."""
-CORPORA = {
-    "teacher": (teacher_corpus.teacher_rows, teacher_corpus.teacher_finish),
-    "base": (base_corpus.base_rows, base_corpus.base_finish),
-}
+FINISHES = {"teacher": 0, "base": 2}
+FINISH_MTOKENS = 2.2
+"""Of each finish, with fresh rates: much of what the base has half learned till then."""
+CORPORA = {"teacher": teacher_corpus.teacher_rows, "base": base_corpus.base_rows}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -103,16 +99,13 @@ def make(role: str, out: Path, seed: int, mtokens: float, threads: int) -> None:
     torch.manual_seed(seed)
     tokenizer = shared_tokenizer(seed)
     model = new_teacher(tokenizer) if role == "teacher" else new_base(tokenizer)
-    rows, last_rows = CORPORA[role]
     plan = Plan(tokens=int(mtokens * 1e6), decay=DECAY[role], power=POWER[role])
-    took = [(plan, train(model, tokenizer, rows, plan, seed, out, role))]
-    for number, share in enumerate(FINISH[role], 1):
-        muon, adamw = FINISH_RATES[role]
-        finish = Plan(tokens=int(share * 1e6), muon_lr=muon, adamw_lr=adamw, decay=1.0)
-        name = f"finish-{number}"
-        took.append(
-            (finish, train(model, tokenizer, last_rows, finish, seed + number - 1, out / name, f"{role}, {name}"))
-        )
+    took = [(plan, train(model, tokenizer, CORPORA[role], plan, seed, out, role))]
+    for number in range(FINISHES[role]):
+        finish = Plan(tokens=int(FINISH_MTOKENS * 1e6), decay=1.0)
+        name = f"finish-{number + 1}"
+        done = train(model, tokenizer, base_corpus.base_finish, finish, seed + number, out / name, f"{role}, {name}")
+        took.append((finish, done))
     aside = out / "model.building"
     shutil.rmtree(aside, ignore_errors=True)
     save(model, tokenizer, (TEMPLATES / "chatml.jinja").read_text(), aside)

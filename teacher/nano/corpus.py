@@ -206,24 +206,6 @@ def teacher_rows(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
             yield flawed_now_and_then(draw(name, rng, _weighted(SIZES, rng)), Hand(rng, slips[name]))
 
 
-FINISH_ORDERING, FINISH_ECHOES = 0.35, 0.08
-"""Of the rows of the teacher's finish: those of `ordering`, which needs looking back by content, and echoes."""
-
-
-def teacher_finish(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
-    """Yield the rows of the teacher's finish without end: much of what it learns last, as flawed as ever."""
-    rows = teacher_rows(rng)
-    while True:
-        place = rng.random()
-        if place < FINISH_ORDERING:
-            drawn = draw("ordering", rng, _weighted(SIZES, rng))
-            yield flawed_now_and_then(drawn, Hand(rng, SLIPS["ordering"]))
-        elif place < FINISH_ORDERING + FINISH_ECHOES:
-            yield echo(rng)
-        else:
-            yield next(rows)
-
-
 def flawed_now_and_then(exercise: Exercise, hand: Hand) -> Row:
     """Return an exercise worked out, at the rates of FLAWED with a flaw."""
     chance = hand.rng.random()
