@@ -95,7 +95,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 def test_a_full_disk_stops_sampling_with_one_line_and_loses_nothing_written(
     tmp_path: Path, standin: Callable[..., Any], recipe: Callable[[str], Path], retort: Retort
 ) -> None:
-    with small_disk(tmp_path / "small-disk", "600k") as small:
+    with small_disk(tmp_path / "small-disk", "1200k") as small:
         engine = standin()
         path = recipe(engine.url)
         asked = ["run", path, "--until", "traces", "--run", small / "run", "sampling.samples=60", "sampling.keep=0"]
