@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ def pool_size(pool: Path) -> int:
     rows = sum(pq.ParquetFile(path).metadata.num_rows for path in part_paths(pool))
     journal = pool / "journal.sqlite"
     if journal.exists():
-        with sqlite3.connect(f"file:{journal}?mode=ro", uri=True) as database:
+        # A journal that was made this moment holds no table yet.
+        missing = contextlib.suppress(sqlite3.OperationalError)
+        with missing, sqlite3.connect(f"file:{journal}?mode=ro", uri=True) as database:
             rows += int(database.execute("SELECT count(*) FROM rows").fetchone()[0])
     return rows
 
