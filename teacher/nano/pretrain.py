@@ -151,7 +151,7 @@ def optimizers(model: Any, plan: Plan) -> tuple[Any, Any]:
     import torch
 
     if choose_dtype() == "float32":
-        # torch's own multiplies in bfloat16: three fifths of a step where the processor cannot (measured on AVX2).
+        # torch's own multiplies in bfloat16, which takes longer than all else where the processor has to emulate it.
         torch.optim._muon._zeropower_via_newtonschulz = orthogonal
     matrices: list[Any] = []
     rest: list[Any] = []
