@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
 import re
@@ -170,3 +171,23 @@ def test_a_row_of_the_base_carries_loss(maker: str) -> None:
     row = MAKERS[maker](random.Random(1))
     assert 0 <= row.prompt < len(row.text)
     assert row.text.endswith(("<|im_end|>", "<|endoftext|>"))
+
+
+@pytest.mark.parametrize("shape", [(16, 48), (48, 16), (24, 24)])
+def test_the_orthogonal_matrix_is_that_of_torch(shape: tuple[int, int]) -> None:
+    import torch
+    from torch.optim import _muon
+
+    from teacher.nano.pretrain import orthogonal
+
+    # A copy of the module: other tests may have put ours in place of theirs.
+    spec = importlib.util.spec_from_file_location("torch.optim._muon_again", _muon.__file__)
+    assert spec is not None and spec.loader is not None
+    again = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(again)
+    theirs = again._zeropower_via_newtonschulz
+    assert theirs is not orthogonal
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    given = ((again.DEFAULT_A, again.DEFAULT_B, again.DEFAULT_C), again.DEFAULT_NS_STEPS, again.EPS)
+    # Theirs is in bfloat16, of eight bits.
+    assert torch.allclose(orthogonal(matrix, *given), theirs(matrix, *given).float(), atol=0.05)
