@@ -56,7 +56,8 @@ def parser() -> argparse.ArgumentParser:
     planned.add_argument(
         "--pilot", type=int, default=0, metavar="N", help="sample so many problems, into the run's own pool"
     )
-    with_recipe("serve", "serve the recipe's teacher until stopped; a run of the recipe adopts it")
+    served = with_recipe("serve", "serve the recipe's teacher until stopped; a run of the recipe adopts it")
+    served.add_argument("--domain", default="", help="serve this domain's own teacher instead of the main one")
     status = commands.add_parser("status", help="show how far a run is")
     status.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
     show = commands.add_parser("show", help="show a trace with its problem and verdict")
@@ -125,7 +126,7 @@ def _command(arguments: argparse.Namespace) -> int:
     # A polite kill ends as Ctrl-C does: engines stop, what came back is flushed.
     signal.signal(signal.SIGTERM, _terminate)
     if arguments.command == "serve":
-        importlib.import_module("teacher.serve").serve_until_stopped(recipe, run)
+        importlib.import_module("teacher.serve").serve_until_stopped(recipe, run, arguments.domain)
         return 0
     with locked(run):
         write_json(run / "recipe.json", recipe.to_dict())

@@ -7,7 +7,7 @@ without judging anew where each problem stands.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,6 @@ import pyarrow as pa
 from filtering.beside import Beside, Judged
 from filtering.settings import FilterSettings, VerifySettings
 from filtering.verdicts import not_run
-from pipeline.driver import Driver
 from pipeline.engine import Completion, Endpoint, Request
 from pipeline.errors import UserError
 from pipeline.journal import Journal
@@ -29,16 +28,13 @@ from pipeline.tally import Tally
 from teacher.asking import Adaptive
 from teacher.continuing import Continuing
 from teacher.cost import Price
+from teacher.driving import check_given_up, driver_for
 from teacher.live import Live
 from teacher.policy import Plan, pass_rate
 from teacher.replicas import Engine
 from teacher.sampling import (
-    check_given_up,
-    drive_settings,
     id_of,
     is_plain,
-    no_end,
-    no_more,
     request_for,
     template_hash,
     trace_of,
@@ -179,21 +175,17 @@ def sample_adaptively(
                 served = engine()
                 seeds = seed if served is None or served.takes_seeds else None
 
-                def trouble(still: Collection[Endpoint]) -> str | None:
-                    return (live.trouble() if live else None) or (served.tend(still) if served else None)
-
-                driver = Driver(
-                    list(ready),
+                driver = driver_for(
+                    ready,
                     _Judging(traces, beside, asked.by_id),
                     to_row,
-                    drive_settings(settings),
-                    trouble,
-                    starting=served.starting if served else list,
+                    settings,
+                    engine=served,
                     listed=listed,
                     loops=loops,
-                    follow=continuing.follow if continuing else no_more,
-                    refused=continuing.refused if continuing else no_end,
-                    note=lambda: live.note(tally, driver.paces, asked) if live else "",
+                    live=live,
+                    continuing=continuing,
+                    asked=asked,
                     gave_up=lambda request: asked.gave_up(of.pop(request.id)[0]),
                 )
                 tally = driver.tally

@@ -48,8 +48,9 @@ class Live:
             return None
         return (
             f"none of the first {self.without} traces holds a thought (they are kept): set sampling.prefill = "
-            "'<think>\\n' or the engine's reasoning parser; or sampling.split = 'final_answer' for a teacher that "
-            "thinks in plain text; or sampling.canary = 0 where there is to be none"
+            "'<think>\\n' or the engine's reasoning parser; or sampling.extra_body = {chat_template_kwargs = "
+            "{thinking = true}} for a hybrid whose template has that switch; or sampling.split = 'final_answer' for a "
+            "teacher that thinks in plain text; or sampling.canary = 0 where there is to be none"
         )
 
     def note(self, tally: Tally, paces: Sequence[Pace], asked: Adaptive | None) -> str:

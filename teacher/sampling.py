@@ -6,23 +6,23 @@ Serves the stage `traces` and the benchmarks alike.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from pipeline.driver import Driver
 from pipeline.engine import Completion, Endpoint, Request
 from pipeline.errors import UserError
 from pipeline.journal import Journal
 from pipeline.progress import Progress
 from pipeline.records import Message, Problem, Trace, content_hash, trace_id
-from pipeline.tally import DriveSettings, Tally
+from pipeline.tally import Tally
 from teacher.continuing import Continuing
 from teacher.cost import Price
 from teacher.drafts import PLACE
+from teacher.driving import check_given_up, driver_for
 from teacher.live import Live
 from teacher.replicas import Engine
 from teacher.settings import AskSettings
@@ -169,21 +169,16 @@ def sample(
                     live.saw(trace)
                 return trace.to_dict()
 
-            def trouble(still: Collection[Endpoint]) -> str | None:
-                return (live.trouble() if live else None) or (engine.tend(still) if engine else None)
-
-            driver = Driver(
-                list(endpoints),
+            driver = driver_for(
+                endpoints,
                 _Pools(wanted, journals),
                 to_row,
-                drive_settings(driving),
-                trouble,
-                starting=engine.starting if engine else list,
+                driving,
+                engine=engine,
                 listed=listed,
                 loops=loops,
-                follow=continuing.follow if continuing else no_more,
-                refused=continuing.refused if continuing else no_end,
-                note=lambda: live.note(tally, driver.paces, None) if live else "",
+                live=live,
+                continuing=continuing,
             )
             tally = driver.tally
             seeded = engine is None or engine.takes_seeds
@@ -195,43 +190,6 @@ def sample(
             journal.roll()
     check_given_up(tally, what, len(wanted), driving.attempts)
     return tally
-
-
-def no_more(request: Request, completion: Completion) -> None:
-    """Return None: a completion is the end of its request."""
-
-
-def no_end(request: Request) -> None:
-    """Return None: a request that is refused for good ends the run."""
-
-
-def drive_settings(settings: AskSettings) -> DriveSettings:
-    """Return what the driver takes of the settings."""
-    return DriveSettings(
-        concurrency=settings.concurrency,
-        timeout_s=settings.timeout_s,
-        stall_s=settings.stall_s,
-        attempts=settings.attempts,
-        patience_s=settings.patience_s,
-        stream=settings.streams,
-        requests_per_minute=settings.requests_per_minute,
-        tokens_per_minute=settings.tokens_per_minute,
-    )
-
-
-def check_given_up(tally: Tally, what: str, of: int, attempts: int) -> None:
-    """Say which samples are missing.
-
-    Raises:
-        UserError: some were given up.
-    """
-    if tally.given_up:
-        raise UserError(
-            f"{what}: {len(tally.given_up)} of {of} samples were given up after {attempts} attempts "
-            f"each (last: {list(tally.given_up.values())[-1]}); the others are kept",
-            "run the same command again for those alone",
-            "raise sampling.attempts or sampling.timeout_s",
-        )
 
 
 @dataclass

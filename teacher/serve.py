@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shlex
 import socket
 import sys
 import time
@@ -22,7 +23,7 @@ from pipeline.records import content_hash
 from teacher.machine import choose_dtype, environment, has_gpu, one_process, replicas, rotates_wrongly
 from teacher.models import model_folder
 from teacher.replicas import Engine, Replica
-from teacher.settings import EngineSettings, TeacherSettings
+from teacher.settings import EngineSettings, ServedModel, TeacherSettings
 
 POLL_SECONDS = 0.5
 
@@ -57,6 +58,8 @@ def serving(model: str, settings: EngineSettings, run: Path, role: str, swaps: b
             "install the extra: pip install 'retort[cpu]' or 'retort[gpu]'",
             "set teacher.endpoints to an engine that runs elsewhere",
         )
+    if other := other_machines(folder, model, settings):
+        say(f"{role}: this machine serves its share; for each other one, with its own first rank:\n  {other}")
     (run / "logs").mkdir(parents=True, exist_ok=True)
     engine = Engine([], [], may_restart=not swaps)
     try:
@@ -120,6 +123,29 @@ def vllm_command(folder: str, name: str, port: int, settings: EngineSettings, sw
         elif value is not False:
             command += [f"--{flag}", str(value)]
     return command
+
+
+def other_machines(folder: str, name: str, settings: EngineSettings) -> str:
+    """Return the command that serves the share of the second of several machines; "" where one serves all.
+
+    Raises:
+        UserError: it is not said where the others find the first.
+    """
+    local = settings.data_parallel_local
+    if local is None or local >= settings.data_parallel:
+        return ""
+    if "data-parallel-address" not in settings.flags:
+        raise UserError(
+            f"{local} of {settings.data_parallel} data-parallel engines are on this machine, and the others could not "
+            "find it",
+            "set engine.flags = {data-parallel-address = ...} to the address of this machine",
+            "set engine.data_parallel_local to engine.data_parallel where all GPUs are in this one",
+        )
+    # Only `vllm serve` knows how to be headless, and a machine of such GPUs runs it.
+    shared = vllm_command(folder, name, 0, settings)[3:]
+    at = [shared.index(flag) for flag in ("--host", "--port")]
+    kept = [part for place, part in enumerate(shared) if not any(place in (one, one + 1) for one in at)]
+    return shlex.join(["vllm", "serve", *kept, "--headless", "--data-parallel-start-rank", str(local)])
 
 
 def _spread(settings: EngineSettings) -> dict[str, str | int | float | bool]:
@@ -215,14 +241,24 @@ def _await(engine: Engine, timeout_s: float, role: str) -> None:
     say(f"{role}: the engine is ready after {time.monotonic() - started:.0f} s")
 
 
-def serve_until_stopped(recipe: Recipe, run: Path) -> None:
+def serve_until_stopped(recipe: Recipe, run: Path, domain: str = "") -> None:
     """Serve the recipe's teacher until Ctrl-C or a kill; a run of the same recipe adopts it.
 
+    Args:
+        domain: serve that domain's own teacher in place of the one of all others.
+
     Raises:
-        UserError: the engine does not start, or dies.
+        UserError: the domain has no teacher of its own, the engine does not start, or dies.
     """
-    teacher = recipe[TeacherSettings]
-    with serving(teacher.model, at_revision(teacher.engine, teacher.revision), run, "teacher") as engine:
+    teacher: ServedModel = recipe[TeacherSettings]
+    role = "teacher"
+    if domain:
+        own = {str(name): other for name, other in recipe[TeacherSettings].domains.items()}
+        if domain not in own:
+            known = f"domains that have one: {', '.join(own)}" if own else "the recipe has one teacher for all"
+            raise UserError(f"no teacher of its own for the domain '{domain}'", known, "leave --domain out")
+        teacher, role = own[domain], f"teacher-{domain}"
+    with serving(teacher.model, at_revision(teacher.engine, teacher.revision), run, role) as engine:
         print(*(endpoint.url for endpoint in engine.endpoints), sep="\n", flush=True)
         while (trouble := engine.trouble()) is None:
             time.sleep(POLL_SECONDS)

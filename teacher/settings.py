@@ -166,7 +166,9 @@ class EngineSettings(BaseModel):
     def _filled(cls, given: Any) -> Any:
         if not isinstance(given, dict) or not given.get("profile"):
             return given
-        return {**profile(str(given["profile"])).engine, **given}
+        filled = profile(str(given["profile"])).engine
+        flags = {**filled.get("flags", {}), **given["flags"]} if isinstance(given.get("flags"), dict) else {}
+        return {**filled, **given, **({"flags": flags} if flags else {})}
 
 
 class ServedModel(BaseModel):

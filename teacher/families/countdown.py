@@ -13,7 +13,7 @@ NAME = "countdown"
 DOMAIN = "math"
 VERIFIER = "countdown"
 LARGEST = 99
-SEARCHED = 12
+SEARCHED = 9
 """The search meets the target among so many results."""
 
 Node = tuple[str, int, str, int, int]

@@ -94,8 +94,8 @@ def draw(name: str, rng: random.Random, size: Size = FULL) -> Exercise:
 
 WEIGHTS = {
     "sums": 1.4,
-    "countdown": 1.0,
-    "functions": 1.2,
+    "countdown": 1.3,
+    "functions": 1.4,
     "units": 1.2,
     "ordering": 0.8,
     "knights": 0.9,
@@ -107,10 +107,10 @@ THOUGHT_OUT = ("sums", "countdown", "functions", "units", "ordering", "knights")
 """Those of them that take a chain of steps."""
 SLIPS = {
     "sums": 0.015,
-    "countdown": 0.03,
-    "functions": 0.02,
+    "countdown": 0.01,
+    "functions": 0.01,
     "units": 0.01,
-    "ordering": 0.02,
+    "ordering": 0.01,
     "knights": 0.015,
     "numerals": 0.05,
     "greetings": 0.1,
@@ -131,9 +131,9 @@ PAGES = 0.2
 """The share of the teacher's rows that are pages to read: half of them echoes, arithmetic, a dictionary."""
 ECHOES_FIRST = 0.85
 """The share of echoes at the very beginning, for either model: whoever can look back learns chains sooner."""
-FIRST = 0.05
+FIRST = 0.08
 """The share of the teacher's training that is such a beginning."""
-TURNS = (("ordering", 0.05, 0.1), ("knights", 0.1, 0.15), ("sums", 0.15, 0.2), ("numerals", 0.2, 0.23))
+TURNS = (("ordering", 0.08, 0.16), ("knights", 0.16, 0.2), ("sums", 0.2, 0.24), ("numerals", 0.24, 0.27))
 """Shares of the teacher's training in which one family has weight TURN_WEIGHT. Each of these looks things up in its own
 way; that way forms all at once, and late or not at all where rows of the family are few among others."""
 TURN_WEIGHT = 5.0

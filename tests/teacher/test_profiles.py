@@ -8,8 +8,9 @@ import sys
 import pytest
 from pydantic import ValidationError
 
+from pipeline.errors import UserError
 from teacher.profiles import names, profile
-from teacher.serve import vllm_command
+from teacher.serve import other_machines, vllm_command
 from teacher.settings import EngineSettings
 
 PARSE = """
@@ -64,6 +65,27 @@ def test_a_profile_fills_in_what_the_recipe_leaves_open() -> None:
 def test_an_unknown_profile_names_the_nearest() -> None:
     with pytest.raises(ValidationError, match="no profile 'qwq-32b'; did you mean 'qwq-32b-2xh100'"):
         EngineSettings(profile="qwq-32b")
+
+
+def test_a_recipes_flags_stand_beside_those_of_its_profile() -> None:
+    settings = EngineSettings.model_validate({"profile": "deepseek-v3.1-8xh200", "flags": {"seed": 3}})
+    assert settings.flags == {"default-chat-template-kwargs": '{"thinking": true}', "seed": 3}
+
+
+def test_two_machines_need_an_address_and_are_told_the_second_ones_command() -> None:
+    name = "deepseek-r1-0528-2x8xh100"
+    with pytest.raises(
+        UserError, match=r"8 of 16 .*: set engine.flags = \{data-parallel-address"
+    ):
+        other_machines("m", "teacher", EngineSettings(profile=name))
+    settings = EngineSettings.model_validate({"profile": name, "flags": {"data-parallel-address": "10.0.0.1"}})
+    words = other_machines("m", "teacher", settings).split()
+    assert words[:4] == ["vllm", "serve", "--model", "m"]
+    assert "--headless" in words
+    for flag, value in (("start-rank", "8"), ("size-local", "8"), ("size", "16"), ("address", "10.0.0.1")):
+        assert words[words.index(f"--data-parallel-{flag}") + 1] == value
+    assert not {"--host", "--port"} & {*words}
+    assert other_machines("m", "teacher", EngineSettings(profile="deepseek-r1-0528-8xh200")) == ""
 
 
 @pytest.mark.slow
