@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from teacher.families.exercise import FULL, SHORT, SINGLE, Hand
 from teacher.families.numerals import chinese
 from teacher.nano.corpus import (
-    ECHOES_FIRST,
     END,
     THOUGHT_OUT,
     WEIGHTS,
@@ -106,8 +105,8 @@ MIX: dict[str, float] = {
 """Shares of rows, once the echoes of the beginning are over; by tokens, the pages are three fifths of it."""
 
 
-FIRST = 0.05
-"""The share of the training that is hardly anything but echoes."""
+FIRST, ECHOES_FIRST = 0.05, 0.85
+"""The share of the training that is hardly anything but echoes, and of echoes in it."""
 
 
 def base_rows(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
