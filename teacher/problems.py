@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,6 +17,7 @@ from pipeline.parts import read_rows, write_parts
 from pipeline.progress import say
 from pipeline.records import Message, Problem, Trace
 from pipeline.stages import Job, Outcome
+from teacher.choosing import Chosen
 from teacher.drafts import drafted
 from teacher.families import as_problem, exercises
 from teacher.imports import IMPORTED, finished_trace, parted
@@ -37,7 +37,9 @@ class Read:
     """Each with the length of its reference solution."""
     bad: list[BadRow] = field(default_factory=list)
     entered: int = 0
+    duplicates: int = 0
     over_limit: int = 0
+    """Of the rows that were read: where the order is that of the source, nothing is read beyond its limit."""
     imported: dict[str, Trace] = field(default_factory=dict)
     """Finished traces that came with the rows, by problem id."""
     sources: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -49,18 +51,14 @@ def run(job: Job) -> Outcome:
     settings = job.recipe[ProblemsSettings]
     read = read_problems(settings, job.recipe.seed)
     dropped = Counter(row["reason"] for row in read.bad)
-    dropped["over_limit"] = read.over_limit
-    unique = {problem.id: (problem, effort) for problem, effort in reversed(read.problems)}
-    dropped["duplicate"] += len(read.problems) - len(unique)
-    chosen, over = chosen_of(list(reversed(unique.values())), settings, job.recipe.seed)
-    dropped["over_limit"] += over
+    dropped += Counter(over_limit=read.over_limit, duplicate=read.duplicates)
     if read.bad:
         write_whole(job.out / "bad_rows.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in read.bad))
         say(
             f"problems: {len(read.bad)} bad rows set aside in {job.folder('problems')}/bad_rows.jsonl "
             f"(first: {read.bad[0]['where']}: {read.bad[0]['reason']})"
         )
-    problems = [problem for problem, _ in chosen]
+    problems = [problem for problem, _ in read.problems]
     troubles = Counter(trouble for problem in problems if (trouble := reference_trouble(problem)))
     for trouble, count in troubles.most_common():
         first = next(problem for problem in problems if reference_trouble(problem) == trouble)
@@ -76,7 +74,7 @@ def run(job: Job) -> Outcome:
         **({"references": dict(troubles)} if troubles else {}),
     }
     return Outcome(
-        Counts(read.entered, len(chosen), {reason: count for reason, count in dropped.items() if count}), facts
+        Counts(read.entered, len(problems), {reason: count for reason, count in dropped.items() if count}), facts
     )
 
 
@@ -92,36 +90,43 @@ def read_problems(settings: ProblemsSettings, seed: int = 0) -> Read:
         UserError: a source cannot be read at all, or yields no problem.
     """
     read = Read()
-    if settings.generate:
-        drawn = [problem for name, count in settings.generate.items() for problem in generated(name, count, seed)]
-        read.problems = [(problem, len(problem.messages[-1]["content"])) for problem in drawn]
-        read.entered = len(drawn)
-        return read
-    for source in settings.sources or [settings]:
-        _read(read, source, seed, limited=bool(settings.sources))
+    whole = Chosen(settings, seed)
+    for name, count in settings.generate.items():
+        for problem in generated(name, count, seed):
+            read.entered += 1
+            whole.give(problem, len(problem.messages[-1]["content"]))
+    for source in () if settings.generate else settings.sources or (settings,):
+        for entry in _read(read, source, seed):
+            whole.give(entry.problem, entry.length, entry.finished)
+    read.duplicates += whole.duplicates
+    read.over_limit += whole.over
+    for entry in whole:
+        read.problems.append((entry.problem, entry.length))
+        if entry.finished is not None:
+            read.imported[entry.problem.id] = entry.finished
     return read
 
 
-def _read(read: Read, source: SourceSettings, seed: int, limited: bool) -> None:
+def _read(read: Read, source: SourceSettings, seed: int) -> Chosen:
     if source.verified is False:
         say(f"problems: the columns named for {source.name} were never tried on the source itself (verified = false)")
-    entered, first_bad, problems = 0, len(read.bad), []
-    drafts = source.source.startswith(RUN) and not source.path
-    if drafts:
-        problems = [(problem, len(problem.draft or "")) for problem in drafted(source.source)]
-        entered = len(problems)
-    for where, row in () if drafts else rows_of(source, seed):
-        entered += 1
-        try:
-            problem, length, said = _problem(row, source)
-            problems.append((problem, length))
-            if said is not None:
-                read.imported.setdefault(problem.id, finished_trace(problem, said))
-        except ValueError as error:
-            read.bad.append(
-                {"where": where, "reason": str(error), "row": row.text if isinstance(row, Unread) else None}
-            )
-    if not problems:
+    entered, first_bad, chosen = 0, len(read.bad), Chosen(source, seed)
+    if source.source.startswith(RUN) and not source.path:
+        for problem in drafted(source.source):
+            entered += 1
+            chosen.give(problem, len(problem.draft or ""))
+    else:
+        for where, row in rows_of(source, seed):
+            entered += 1
+            try:
+                chosen.give(*_problem(row, source))
+            except ValueError as error:
+                read.bad.append(
+                    {"where": where, "reason": str(error), "row": row.text if isinstance(row, Unread) else None}
+                )
+            if chosen.full:
+                break
+    if not len(chosen):
         bad = read.bad[first_bad:]
         raise UserError(
             f"the source {source.name} gave no problem out of {entered} rows"
@@ -129,26 +134,11 @@ def _read(read: Read, source: SourceSettings, seed: int, limited: bool) -> None:
             "set problems.question and problems.reference to its column names",
             "set problems.path to another file",
         )
-    over = 0
-    if limited:
-        problems, over = chosen_of(problems, source, seed)
-    read.sources[source.name] = {"rows": entered, "taken": len(problems)}
+    read.sources[source.name] = {"rows": entered, "taken": len(chosen)}
     read.entered += entered
-    read.over_limit += over
-    read.problems += problems
-
-
-def chosen_of(
-    problems: list[tuple[Problem, int]], settings: SourceSettings, seed: int
-) -> tuple[list[tuple[Problem, int]], int]:
-    """Return the problems that order and limit leave, and how many those cut off."""
-    problems = list(problems)
-    if settings.order == "shuffled":
-        random.Random(seed).shuffle(problems)
-    elif settings.order == "shortest":
-        problems.sort(key=lambda pair: (pair[1], pair[0].id))
-    chosen = problems[: settings.limit]
-    return chosen, len(problems) - len(chosen)
+    read.duplicates += chosen.duplicates
+    read.over_limit += chosen.over
+    return chosen
 
 
 def generated(name: str, count: int, seed: int) -> list[Problem]:
@@ -166,8 +156,8 @@ def generated(name: str, count: int, seed: int) -> list[Problem]:
     return drawn
 
 
-def _problem(row: dict[str, Any] | Unread, settings: SourceSettings) -> tuple[Problem, int, str | None]:
-    """The row's problem, the length of its reference solution, and the answer that it brings along."""
+def _problem(row: dict[str, Any] | Unread, settings: SourceSettings) -> tuple[Problem, int, Trace | None]:
+    """The row's problem, the length of its reference solution, and the finished trace that it brings along."""
     if isinstance(row, Unread):
         raise ValueError(row.why)
     question, said = parted(column(row, settings.question), row, settings)
@@ -194,7 +184,7 @@ def _problem(row: dict[str, Any] | Unread, settings: SourceSettings) -> tuple[Pr
         reference=reference,
         verifier=settings.verifier,
     )
-    return problem, length, said
+    return problem, length, None if said is None else finished_trace(problem, said)
 
 
 def _reference(row: dict[str, Any], settings: SourceSettings) -> tuple[str | None, int]:

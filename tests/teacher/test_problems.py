@@ -138,8 +138,47 @@ def test_several_sources_each_with_its_own_columns_and_limit(tmp_path: Path) -> 
     )
     read = read_problems(settings)
     assert [problem.domain for problem, _ in read.problems] == ["math"] * 3 + ["general"] * 2
-    assert read.sources == {str(one): {"rows": 4, "taken": 3}, str(two): {"rows": 2, "taken": 2}}
-    assert (read.entered, read.over_limit) == (6, 1)
+    assert read.sources == {str(one): {"rows": 3, "taken": 3}, str(two): {"rows": 2, "taken": 2}}
+    assert (read.entered, read.over_limit) == (5, 0)
+
+
+def numbered(tmp_path: Path, count: int) -> Path:
+    rows = [{"question": f"What is {n}?", "answer": "1" * (1 + n * 7 % 10)} for n in range(count)]
+    return write(tmp_path / "numbered.jsonl", rows)
+
+
+def taken(path: Path, **settings: object) -> list[str]:
+    read = read_problems(ProblemsSettings(path=str(path), **settings), seed=3)  # type: ignore[arg-type]
+    assert read.entered == len(read.problems) + read.over_limit + read.duplicates
+    return [problem.messages[0]["content"] for problem, _ in read.problems]
+
+
+def test_nothing_is_read_beyond_the_limit_where_the_order_is_the_sources_own(tmp_path: Path) -> None:
+    path = numbered(tmp_path, 50)
+    path.write_text(path.read_text() + "no JSON at all")
+    read = read_problems(ProblemsSettings(path=str(path), limit=20))
+    assert (read.entered, len(read.problems), read.bad) == (20, 20, [])
+
+
+def test_a_limit_takes_the_first_of_the_order_whatever_comes_before(tmp_path: Path) -> None:
+    path = numbered(tmp_path, 100)
+    for order in ("given", "shuffled", "shortest"):
+        whole = taken(path, order=order)
+        assert len(whole) == 100
+        assert taken(path, order=order, limit=30) == whole[:30]
+    assert taken(path, order="given") == [f"What is {n}?" for n in range(100)]
+    assert {name[8:-1][-1] for name in taken(path, order="shortest", limit=20)} == {"0", "3"}
+    shuffled = taken(path, order="shuffled")
+    assert sorted(shuffled) == sorted(taken(path)) != shuffled
+    # A source that has grown keeps the order of what it had.
+    grown = taken(numbered(tmp_path, 120), order="shuffled")
+    assert [name for name in grown if name in shuffled] == shuffled
+
+
+def test_a_problem_that_comes_again_takes_no_place_of_the_limit(tmp_path: Path) -> None:
+    rows = [{"question": f"What is {n // 2}?", "answer": "1"} for n in range(20)]
+    read = read_problems(ProblemsSettings(path=str(write(tmp_path / "twice.jsonl", rows)), limit=6))
+    assert (len(read.problems), read.duplicates, read.entered) == (6, 5, 11)
 
 
 def test_settings_of_one_source_beside_several_are_refused() -> None:

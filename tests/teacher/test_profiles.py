@@ -74,9 +74,7 @@ def test_a_recipes_flags_stand_beside_those_of_its_profile() -> None:
 
 def test_two_machines_need_an_address_and_are_told_the_second_ones_command() -> None:
     name = "deepseek-r1-0528-2x8xh100"
-    with pytest.raises(
-        UserError, match=r"8 of 16 .*: set engine.flags = \{data-parallel-address"
-    ):
+    with pytest.raises(UserError, match=r"8 of 16 .*: set engine.flags = \{data-parallel-address"):
         other_machines("m", "teacher", EngineSettings(profile=name))
     settings = EngineSettings.model_validate({"profile": name, "flags": {"data-parallel-address": "10.0.0.1"}})
     words = other_machines("m", "teacher", settings).split()
