@@ -57,6 +57,8 @@ class Completion:
     engine: str = ""
     max_tokens: int = 0
     """What it was allowed in all, where that is more than its request says."""
+    read_again: int = 0
+    """Prompt tokens beyond `prompt_tokens` that were paid for: what a continuation began with."""
 
 
 class Refusal(UserError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from statistics import median
 
 import pyarrow as pa
 
@@ -35,6 +36,9 @@ SCHEMA = pa.schema(
 )
 OPENING = "<think>\n"
 """What templates that open the thought put before it, and engines leave out of the text."""
+SEEN, FOREIGN = 5, 3
+"""Continuations, and tokens in the middle of these, from which on a template is told to put something of its own before
+what is continued (Qwen3's: an empty thought, four tokens); at the seam one or two may come or go."""
 
 
 class Continuing:
@@ -48,6 +52,17 @@ class Continuing:
         self.parts: dict[str, Completion] = {}
         self.template_opens = False
         """Whether a thought was seen that closed and had not been opened in the text."""
+        self._grown: list[int] = []
+        """By how many tokens prompts were longer than what they continue."""
+
+    def trouble(self) -> str | None:
+        """Return why nothing should be continued at this engine: its template changes what is continued."""
+        if len(self._grown) < SEEN or (grown := median(self._grown)) < FOREIGN:
+            return None
+        return (
+            f"the engine's chat template puts {grown:.0f} tokens of its own before a thought that is continued (as "
+            "Qwen3's, an empty thought): set sampling.continue_tokens = 0 and sampling.max_tokens to the sum of both"
+        )
 
     def __enter__(self) -> Continuing:
         if self.tokens:
@@ -91,12 +106,15 @@ class Continuing:
         first = self.parts.pop(request.id, None)
         if first is None:
             return completion
+        if completion.prompt_tokens and first.prompt_tokens:
+            self._grown.append(completion.prompt_tokens - first.prompt_tokens - first.completion_tokens)
         reasoning = (first.reasoning or "") + (completion.reasoning or "") or None
         return replace(
             completion,
             text=first.text + completion.text,
             reasoning=reasoning,
             prompt_tokens=first.prompt_tokens,
+            read_again=completion.prompt_tokens,
             completion_tokens=first.completion_tokens + completion.completion_tokens,
             attempts=first.attempts + completion.attempts,
             started=first.started,
@@ -109,7 +127,7 @@ class Continuing:
         first = self.parts.get(request.id)
         if first is None:
             return None
-        return replace(first, text="", reasoning=None, completion_tokens=0, attempts=0, seconds=0.0)
+        return replace(first, text="", reasoning=None, prompt_tokens=0, completion_tokens=0, attempts=0, seconds=0.0)
 
     def _look(self, completion: Completion) -> None:
         if completion.reasoning or _closes_alone(completion.text):

@@ -38,7 +38,8 @@ def driver_for(
     """
 
     def trouble(still: Collection[Endpoint]) -> str | None:
-        return (live.trouble() if live else None) or (engine.tend(still) if engine else None)
+        told = (live.trouble() if live else None) or (continuing.trouble() if continuing else None)
+        return told or (engine.tend(still) if engine else None)
 
     continued: dict[str, Any] = {"follow": continuing.follow, "refused": continuing.refused} if continuing else {}
     driver = Driver(

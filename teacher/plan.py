@@ -8,9 +8,8 @@ the pilot's problems again a thousand times, domain by domain. RUN/plan.json kee
 from __future__ import annotations
 
 import random
-import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,13 @@ from pipeline.files import write_json
 from pipeline.parts import read_rows
 from pipeline.recipe import Recipe
 from pipeline.records import Problem, Trace
-from teacher.cost import Price, price_of, uses
+from teacher.cost import MILLION, Price, price_of, uses
 from teacher.imports import adopt
 from teacher.problems import load_problems
 from teacher.quota import coverage
-from teacher.settings import ProblemsSettings, SamplingSettings, TeacherSettings
-from teacher.traces import fill, sampling_of
+from teacher.sampling import wanted_ids
+from teacher.settings import ProblemsSettings, SamplingSettings
+from teacher.traces import fill, routes, sampling_of
 
 FILE = "plan.json"
 LEAST = 20
@@ -47,6 +47,14 @@ class Piloted:
     """Kept traces, at most those that the dataset takes of a problem."""
     prompt_tokens: int
     completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What a domain's teacher costs, and how fast it writes; None where nothing was sampled to tell."""
+
+    price: Price
+    tokens_per_second: float | None
 
 
 @dataclass(frozen=True)
@@ -71,19 +79,21 @@ def plan(recipe: Recipe, run: Path, count: int) -> str:
     finished = adopt(run / "problems", run / "traces")
     problems = [one for one in load_problems(run / "problems").values() if one.id not in finished]
     chosen = pilot_of(problems, count, recipe.seed)
-    begun = time.monotonic()
     filled = fill(recipe, run, run / "traces", chosen)
-    seconds = time.monotonic() - begun
     piloted, went = outcomes(recipe, run / "traces", chosen, rows_a_problem)
-    teacher = recipe[TeacherSettings]
-    price = price_of(teacher.price, teacher.served_name, teacher.model)
-    speed = filled.tally.completion_tokens / seconds if filled.tally.finished else None
-    predicted = predict(piloted, Counter(problem.domain for problem in problems), price, speed)
+    rates = {
+        problem.domain: Rate(
+            price_of(route.teacher.price, route.teacher.served_name, route.teacher.model), filled.speeds.get(route.name)
+        )
+        for route in routes(recipe, problems)
+        for problem in route.problems
+    }
+    predicted = predict(piloted, Counter(problem.domain for problem in problems), rates)
     found = {
         "pilot": len(chosen),
         "problems": len(problems),
         "sampled_now": filled.tally.finished,
-        "tokens_per_second": speed,
+        "tokens_per_second": filled.speeds,
         "tokens_by_use": dict(went["tokens"]),
         "traces_by_use": dict(went["traces"]),
         "predicted": {name: asdict(value) for name, value in predicted.items()},
@@ -109,8 +119,13 @@ def outcomes(
 ) -> tuple[list[Piloted], dict[str, Counter[str]]]:
     """Judge the pool's traces of these problems; return what became of each, and where tokens went."""
     by_id = {problem.id: problem for problem in chosen}
-    most = recipe[SamplingSettings].samples
-    rows = [row for row in read_rows(pool) if row["problem_id"] in by_id and row["sample"] < most]
+    # The pool may hold traces of other settings too.
+    ids = {
+        id
+        for route in routes(recipe, chosen)
+        for id in wanted_ids(route.problems, route.teacher.model, route.teacher.identity, route.sampling)
+    }
+    rows = [row for row in read_rows(pool) if row["id"] in ids]
     verify = recipe[VerifySettings]
     states: dict[str, tuple[str, str | None]] = {}
     kept: Counter[str] = Counter()
@@ -131,16 +146,24 @@ def outcomes(
     return piloted, uses(rows, states)
 
 
-def predict(
-    piloted: Sequence[Piloted], problems: Counter[str], price: Price, tokens_per_second: float | None
-) -> dict[str, Range]:
-    """Return predictions for all problems: rows, rows by domain, problems covered, tokens, hours and dollars."""
+def predict(piloted: Sequence[Piloted], problems: Counter[str], rates: Mapping[str, Rate]) -> dict[str, Range]:
+    """Return predictions for all problems: rows, rows by domain, problems covered, tokens, hours and dollars.
+
+    Hours are those of teachers one after another. They, and what is paid by the hour, are left out where the speed of
+    one is not known.
+
+    Args:
+        problems: how many there are, by domain.
+        rates: by domain.
+    """
     by_domain: dict[str, list[Piloted]] = {}
     for one in piloted:
         by_domain.setdefault(one.domain, []).append(one)
     draw = np.random.default_rng(SEED)
     names = ["rows", "problems covered", "prompt tokens", "completion tokens"]
     totals = {name: np.zeros(DRAWS + 1) for name in names}
+    hours, gpu_hours, dollars = np.zeros(DRAWS + 1), np.zeros(DRAWS + 1), np.zeros(DRAWS + 1)
+    timed = all(rates[domain].tokens_per_second for domain in by_domain)
     for domain, its in by_domain.items():
         values = np.array([[one.rows, one.rows > 0, one.prompt_tokens, one.completion_tokens] for one in its], float)
         picks = draw.integers(len(its), size=(DRAWS, len(its)))
@@ -149,19 +172,20 @@ def predict(
         for place, name in enumerate(names):
             totals[name] += means[:, place]
         totals[f"rows, {domain}"] = means[:, 0]
+        price, speed = rates[domain].price, rates[domain].tokens_per_second
+        dollars += ((price.input or 0) * means[:, 2] + (price.output or 0) * means[:, 3]) / MILLION
+        if timed and speed:
+            its_hours = means[:, 3] / speed / 3600
+            hours += its_hours
+            gpu_hours += its_hours * price.gpus
+            dollars += its_hours * price.gpus * (price.gpu_hour or 0)
     used = totals["prompt tokens"] + totals["completion tokens"]
-    if tokens_per_second:
-        totals["hours"] = totals["completion tokens"] / tokens_per_second / 3600
-        if price.gpus:
-            totals["GPU-hours"] = totals["hours"] * price.gpus
-    dollars = np.zeros(DRAWS + 1)
-    if price.of_tokens(1, 1) is not None:
-        dollars += (
-            (price.input or 0) * totals["prompt tokens"] + (price.output or 0) * totals["completion tokens"]
-        ) / 1e6
-    if price.gpu_hour is not None and "GPU-hours" in totals:
-        dollars += price.gpu_hour * totals["GPU-hours"]
-    if dollars.any():
+    if timed:
+        totals["hours"] = hours
+    if gpu_hours.any():
+        totals["GPU-hours"] = gpu_hours
+    rented = any(rates[domain].price.gpu_hour is not None for domain in by_domain)
+    if dollars.any() and (timed or not rented):
         totals["dollars"] = dollars
         totals["dollars a row"] = dollars / np.maximum(totals["rows"], 1e-9)
     totals["tokens a row"] = used / np.maximum(totals["rows"], 1e-9)

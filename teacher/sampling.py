@@ -260,6 +260,7 @@ def trace_of(
     else:
         prefill = settings.prefill if request.params.get("continue_final_message") else ""
         thought, answer = split(completion.text, completion.reasoning, prefill)
+    read = completion.prompt_tokens + completion.read_again
     return Trace(
         id=request.id,
         problem_id=problem,
@@ -283,5 +284,5 @@ def trace_of(
         started=completion.started,
         seconds=completion.seconds,
         engine=completion.engine or None,
-        cost=price.of_tokens(completion.prompt_tokens, completion.completion_tokens) if price else None,
+        cost=price.of_tokens(read, completion.completion_tokens) if price else None,
     )

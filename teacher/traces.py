@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class Filled:
     over: str
     """The budget that is spent, in words; "" where none is."""
     facts: dict[str, Any]
+    speeds: dict[str, float] = field(default_factory=dict)
+    """By route, completion tokens a second since the first request; none of one that was asked nothing."""
 
 
 def run(job: Job) -> Outcome:
@@ -146,6 +148,7 @@ def fill(recipe: Recipe, run: Path, pool: Path, problems: Sequence[Problem]) -> 
             filled.had + one.had,
             one.over or filled.over,
             {**filled.facts, **({route.name: one.facts} if one.facts else {})},
+            {**filled.speeds, **one.speeds},
         )
     return filled
 
@@ -209,8 +212,9 @@ def _fill(recipe: Recipe, run: Path, pool: Path, route: Route, meter: Meter) -> 
             )
             wanted, had = len(ids), len(ids) - len(missing) + tally.finished
         spent = meter.spent(tally)
+        speeds = {route.name: tally.completion_tokens / meter.seconds} if tally.finished else {}
         meter.end(spent)
-    return Filled(tally, spent, wanted, had, meter.over, facts)
+    return Filled(tally, spent, wanted, had, meter.over, facts, speeds)
 
 
 def _list_hopeless(path: Path, asked: Adaptive) -> None:
@@ -265,10 +269,14 @@ class Meter:
         self._before += spent
         self._before.keep_in(self._kept)
 
+    @property
+    def seconds(self) -> float:
+        """Return the seconds since this teacher's first request."""
+        return 0.0 if self._begun is None else time.monotonic() - self._begun
+
     def spent(self, tally: Tally) -> Spent:
         """Return what this teacher has cost since the first request."""
-        seconds = 0.0 if self._begun is None else time.monotonic() - self._begun
-        return Spent.of(tally, seconds, self.price)
+        return Spent.of(tally, self.seconds, self.price)
 
     def spent_up(self, tally: Tally) -> bool:
         """Return whether a budget will be spent by what is on its way; asked before each request."""

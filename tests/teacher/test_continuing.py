@@ -12,6 +12,9 @@ import pytest
 from pipeline.engine import Completion, Request
 from pipeline.parts import read_rows
 from teacher.continuing import UNFINISHED, Continuing
+from teacher.cost import Price
+from teacher.sampling import trace_of
+from teacher.settings import SamplingSettings
 
 # The stand-in's answers are some 80 characters, 20 of its tokens, and close their thought at about the twelfth.
 
@@ -71,7 +74,30 @@ def test_what_came_before_a_kill_is_continued_and_not_paid_twice(tmp_path: Path)
         whole = continuing.whole(again, second)
     assert whole.text == "<think>\nOne two.</think> 2"
     assert (whole.completion_tokens, whole.prompt_tokens, whole.seconds, whole.max_tokens) == (12, 5, 3.0, 58)
+    assert whole.read_again == 13
     assert len(list(read_rows(tmp_path / UNFINISHED))) == 1
+
+
+@pytest.mark.parametrize(("foreign", "told"), [(0, False), (1, False), (4, True)])
+def test_a_template_that_puts_something_before_what_is_continued_ends_the_run(
+    tmp_path: Path, foreign: int, told: bool
+) -> None:
+    with Continuing(tmp_path, 50) as continuing:
+        for number in range(5):
+            assert continuing.trouble() is None
+            request = Request(str(number), [{"role": "user", "content": "?"}], {"max_tokens": 8})
+            more = continuing.follow(request, Completion("<think>\nOne ", None, "length", 5, 8, "", 1, 0.0, 1.0))
+            assert more is not None
+            continuing.whole(more, Completion("two.", None, "stop", 13 + foreign, 4, "", 1, 9.0, 2.0))
+        assert bool(continuing.trouble()) is told
+
+
+def test_what_a_continuation_read_again_is_paid_for() -> None:
+    request = Request("a", [{"role": "user", "content": "?"}], {"max_tokens": 8})
+    whole = Completion("<think>\n1</think> 2", None, "stop", 5, 12, "", 2, 0.0, 3.0, read_again=13)
+    trace = trace_of(request, whole, "p", 0, SamplingSettings(), "m", "", Price(1.0, 10.0, 0, None))
+    assert trace.prompt_tokens == 5
+    assert trace.cost == pytest.approx((18 + 120) / 1e6)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pipeline.parts import read_rows
 from pipeline.recipe import load_recipe
 from pipeline.records import Problem
 from teacher.cost import Price, PriceSettings, price_of, uses
-from teacher.plan import Piloted, pilot_of, predict, quota_lines
+from teacher.plan import Piloted, Rate, pilot_of, predict, quota_lines
 from teacher.quota import coverage
 from teacher.settings import ProblemsSettings
 
@@ -69,7 +69,8 @@ def test_the_pilot_has_enough_of_every_domain() -> None:
 
 def test_a_prediction_scales_the_pilot_by_domain_and_its_interval_holds_the_truth() -> None:
     piloted = [Piloted("math", n % 2, 10, 100) for n in range(100)] + [Piloted("code", 1, 20, 300) for _ in range(50)]
-    found = predict(piloted, Counter(math=1000, code=200), Price(1.0, 10.0, 8, 2.0), tokens_per_second=100.0)
+    rate = Rate(Price(1.0, 10.0, 8, 2.0), tokens_per_second=100.0)
+    found = predict(piloted, Counter(math=1000, code=200), {"math": rate, "code": rate})
     assert found["rows"].value == 0.5 * 1000 + 200
     assert found["rows, math"].value == 500
     assert found["rows"].low < 700 < found["rows"].high
@@ -84,8 +85,24 @@ def test_a_prediction_scales_the_pilot_by_domain_and_its_interval_holds_the_trut
 
 
 def test_nothing_has_a_price_that_was_not_given() -> None:
-    found = predict([Piloted("math", 1, 1, 1)], Counter(math=1), Price(None, None, 0, None), None)
+    free = Price(None, None, 0, None)
+    found = predict([Piloted("math", 1, 1, 1)], Counter(math=1), {"math": Rate(free, None)})
     assert not {"dollars", "hours", "GPU-hours"} & found.keys()
+    found = predict([Piloted("math", 1, 1, 1)], Counter(math=1), {"math": Rate(free, 10.0)})
+    assert found.keys() & {"dollars", "hours", "GPU-hours"} == {"hours"}
+
+
+def test_each_domain_costs_what_its_own_teacher_costs() -> None:
+    piloted = [Piloted("math", 1, 10, 100)] * 30 + [Piloted("general", 1, 20, 300)] * 30
+    rented, by_token = Rate(Price(None, None, 8, 2.0), 50.0), Rate(Price(1.0, 10.0, 0, None), 200.0)
+    found = predict(piloted, Counter(math=1000, general=200), {"math": rented, "general": by_token})
+    seconds = 1000 * 100 / 50
+    assert found["hours"].value == pytest.approx((seconds + 200 * 300 / 200) / 3600)
+    assert found["GPU-hours"].value == pytest.approx(8 * seconds / 3600)
+    assert found["dollars"].value == pytest.approx(2 * 8 * seconds / 3600 + (200 * 20 + 10 * 200 * 300) / 1e6)
+    # What is paid by the hour is not told where the hours are not.
+    unknown = {"math": Rate(rented.price, None), "general": by_token}
+    assert not {"hours", "GPU-hours", "dollars"} & predict(piloted, Counter(math=1000, general=200), unknown).keys()
 
 
 def test_the_price_book_knows_a_model_by_its_name_and_a_recipe_overrules_it() -> None:
@@ -132,3 +149,8 @@ def test_a_pilot_by_command_predicts_and_its_traces_are_the_runs_own(
     tokens = sum(row["completion_tokens"] for row in read_rows(tmp_path / "runs/small/traces"))
     assert predicted["completion tokens"]["value"] == pytest.approx(tokens, rel=0.1)
     assert "dollars" in predicted
+    # Traces of other settings, which the pool holds by now, are no part of what these would give.
+    done = retort("plan", path, "--pilot", "20", "sampling.temperature=0.3", *price)
+    assert done.returncode == 0, done.stderr
+    again = json.loads((tmp_path / "runs/small/plan.json").read_text())
+    assert sum(again["traces_by_use"].values()) == 60
