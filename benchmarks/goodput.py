@@ -2,7 +2,7 @@
 
 `make bench-goodput` serves the bundled teacher on the CPU, one engine, and sends it the same workload in turn: by
 `vllm bench serve`, as vLLM measures itself, and by Retort's driver with its journal. The prompts, the output lengths
-(`ignore_eos`), what is in flight at once and the sampling settings are the same; the order is turned round in every
+(`ignore_eos`), what is in flight at once, streaming and the sampling settings are the same; the order is turned round in every
 second round. Keeps results/goodput.json.
 """
 
@@ -93,7 +93,7 @@ def ours(url: str, out: Path, count: int) -> float:
 
     with Journal(out, Trace.SCHEMA) as journal, Progress("retort", count) as progress:
         begun = time.monotonic()
-        driver = Driver([Endpoint(url, MODEL)], journal, row, DriveSettings(concurrency=CONCURRENCY))
+        driver = Driver([Endpoint(url, MODEL)], journal, row, DriveSettings(concurrency=CONCURRENCY, stream=True))
         tally = driver.drive(requests(), progress)
         return tally.completion_tokens / (time.monotonic() - begun)
 
