@@ -2,8 +2,8 @@
 
 `make bench-goodput` serves the bundled teacher on the CPU, one engine, and sends it the same workload in turn: by
 `vllm bench serve`, as vLLM measures itself, and by Retort's driver with its journal. The prompts, the output lengths
-(`ignore_eos`), what is in flight at once, streaming and the sampling settings are the same; the order is turned round in every
-second round. Keeps results/goodput.json.
+(`ignore_eos`), what is in flight at once, streaming and the sampling settings are the same; the order is turned round
+in every second round. Keeps results/goodput.json.
 """
 
 from __future__ import annotations
