@@ -11,8 +11,8 @@ from pipeline.manifest import read_manifest
 from pipeline.parts import part_paths, read_rows
 from pipeline.records import State
 from teacher.cost import USES, Spent, uses
+from teacher.meter import SPENT
 from teacher.plan import FILE
-from teacher.traces import SPENT
 
 COLUMNS = ["id", "finish_reason", "prompt_tokens", "completion_tokens", "cost"]
 
@@ -45,7 +45,9 @@ def costs(run: Path) -> dict[str, Any] | None:
     accepted = went["traces"]["accepted"]
     manifest = read_manifest(run / "traces")
     spent = Spent.kept_in(run / "traces" / SPENT)
-    dollars = totals["dollars"] if totals["priced"] else spent.dollars
+    # Rent is in no trace's own cost.
+    rented = spent.gpu_hours and spent.dollars is not None
+    dollars = totals["dollars"] if totals["priced"] and not rented else spent.dollars
     return {
         "uses": [
             {

@@ -13,7 +13,8 @@ def _words(text: str) -> frozenset[str]:
 BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 PHRASE = re.compile(
     r"(?:(?:\b(?:the|my|our|final|correct)\s+(?:final\s+|correct\s+)?answer\s*(?:\bis\b|\bare\b|=|[:：])|\banswer\s*[:：]"
-    r"|(?:最终)?答案\s*(?:是|为|[:：]))[ \t*]*[:：]?[\s*]*|####\s*(?=[-+$\d\\.]))(?P<answer>[^\s:：*][^\n]*)",
+    r"|(?:最终)?答案\s*(?:是|为|[:：]))[ \t*]*(?:(?:[:：]|[^\S \t])[\s*]*)?"  # linear: no blank that two parts take
+    r"|####\s*(?=[-+$\d\\.]))(?P<answer>[^\s:：*][^\n]*)",
     re.IGNORECASE,
 )
 ASIDE = re.compile(r",?\s+(?:since|because|which|not|as|so)\b.*|\s*\([A-Za-z -]+\)\s*$", re.IGNORECASE)

@@ -10,6 +10,14 @@ from filtering.programs import read_tests
 from filtering.verifiers import VERIFIERS
 from pipeline.records import Problem
 
+EQUAL = "only an equal text is right"
+
+
+def undecidable(problem: Problem) -> bool:
+    """Return whether no verifier that there is can decide any trace of a problem."""
+    trouble = reference_trouble(problem)
+    return trouble is not None and not trouble.endswith(EQUAL)
+
 
 def reference_trouble(problem: Problem) -> str | None:
     """Return why traces of a problem could never be decided, or only by equal text; None where all is well."""
@@ -20,9 +28,9 @@ def reference_trouble(problem: Problem) -> str | None:
         return "no reference"
     if problem.verifier == "math":
         if as_number(reference) is None and not is_formula(reference):
-            return "the reference is words: only an equal text is right"
+            return f"the reference is words: {EQUAL}"
         if len(reference) > LONGEST_FORMULA:
-            return f"the reference is longer than {LONGEST_FORMULA} characters: only an equal text is right"
+            return f"the reference is longer than {LONGEST_FORMULA} characters: {EQUAL}"
     elif problem.verifier == "tests":
         found = read_tests(reference)
         return f"the reference holds no tests: {found}" if isinstance(found, str) else None

@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
-from pipeline.engine import CHARACTERS_A_TOKEN, Call, Completion, Endpoint, Refusal, Request, complete
+from pipeline.engine import CHARACTERS_A_TOKEN, Call, Completion, Endpoint, Refusal, Request, TooLong, complete
 from pipeline.errors import UserError
 from pipeline.http import Connections, within_files
-from pipeline.pace import MEASURE_SECONDS, TICK_SECONDS, Pace, Quota, measure
+from pipeline.pace import MEASURE_SECONDS, TICK_SECONDS, Pace, Quota, check_patience, measure
 from pipeline.progress import Progress, say
 from pipeline.replies import Retry
 from pipeline.streams import LOOP, watch
@@ -32,8 +32,6 @@ WAITING = 2
 """Times the concurrency: how much work may wait to be asked again before nothing new is asked."""
 FIRST_TOKENS = 2000.0
 """What a request is taken to cost of a limit in tokens a minute before the first has come back."""
-REFUSED = 10
-"""How many times `patience_s` an engine may turn everything away."""
 
 
 class Driver:
@@ -70,7 +68,7 @@ class Driver:
             loops: whether a text ends in a loop; its stream is then cut and kept, finish reason "loop".
             gave_up: told of a request that is asked no more after all its attempts.
             follow: returns a request that goes on from a completion, which is then not yet a row; None for most.
-            refused: returns what stands for a request that the engine refuses for good, where that is to be kept
+            refused: returns what stands for a request that the engine refuses as too long, where that is to be kept
                 rather than to end the run; None for most.
             note: what progress says beside its counts.
         """
@@ -116,6 +114,7 @@ class Driver:
 
     async def _drive(self, requests: Iterator[Request | None], progress: Progress) -> Tally:
         self._requests = requests
+        self._begun = time.monotonic()
         self._connections = Connections()
         try:
             await self._keep(progress)
@@ -139,8 +138,15 @@ class Driver:
 
     def _worked(self, task: asyncio.Task[None]) -> None:
         self._workers.discard(task)
-        if not task.cancelled() and (error := task.exception()):
+        if task.cancelled() or not (error := task.exception()):
+            return
+        if not isinstance(error, UserError):
             self._failed = self._failed or error
+        elif self._ending is None:
+            # What no retry mends ends the run; what is on its way was paid for, and still comes.
+            self._ending = error
+            if self._workers:
+                say(f"{error.what}: nothing more is asked, {len(self._workers)} answers are on their way")
 
     async def _work(self, pace: Pace, job: Job) -> None:
         while True:
@@ -151,7 +157,7 @@ class Driver:
             except Retry as trouble:
                 self._again(pace, job, trouble, call)
             except Refusal as refusal:
-                if (ended := self.refused(job.request)) is None:
+                if not isinstance(refusal, TooLong) or (ended := self.refused(job.request)) is None:
                     raise
                 say(f"{refusal.what}: kept as far as it had come")
                 self._came(job, ended)
@@ -210,6 +216,7 @@ class Driver:
         used = completion.prompt_tokens + completion.completion_tokens
         self._quota.settle(0, used - job.charged)
         self.tally.came += 1
+        self.tally.seconds = time.monotonic() - self._begun
         self.tally.prompt_tokens += completion.prompt_tokens
         self.tally.completion_tokens += completion.completion_tokens
         if completion.finish_reason == LOOP:
@@ -248,7 +255,8 @@ class Driver:
         pause = random.uniform(pause / 2, pause)
         if not trouble.connected:
             pause = 0.0  # another engine may be there; this one rests
-        job.ready = time.monotonic() + (trouble.after or pause)
+        # A busy engine's Retry-After holds the engine; the request may go to another.
+        job.ready = time.monotonic() + (pause if trouble.busy else trouble.after or pause)
         heapq.heappush(self._later, job)
 
     # the keeper
@@ -291,7 +299,9 @@ class Driver:
                         }
                     if why := self.trouble(still):
                         raise UserError(why, "run the same command again: what finished is kept")
-                    self._check_patience(now)
+                    waited_for = self.starting()
+                    if not any(pace.endpoint in waited_for for pace in self.paces):
+                        check_patience(self.paces, self.settings.patience_s)
         finally:
             for task in measuring:
                 task.cancel()
@@ -309,24 +319,6 @@ class Driver:
             if endpoint not in known:
                 say(f"{endpoint.url} joins")
                 self.paces.append(Pace(endpoint, self._concurrency))
-
-    def _check_patience(self, now: float) -> None:
-        if any(pace.endpoint in self.starting() for pace in self.paces):
-            return
-        troubled = [pace.unreached or pace.refused for pace in self.paces if not pace.leaving]
-        if not troubled or not all(troubled):
-            return
-        since, why = max(found for found in troubled if found)
-        # An engine that turns requests away lives, and says so: it is given longer.
-        longer = REFUSED if any(pace.refused for pace in self.paces) else 1
-        if now - since > longer * self.settings.patience_s:
-            urls = ", ".join(pace.endpoint.url for pace in self.paces)
-            raise UserError(
-                f"no engine answers at {urls} for {now - since:.0f} s ({why})",
-                "start it and run the same command again: what finished is kept",
-                "correct teacher.endpoints",
-                "set teacher.endpoints=[] to let Retort serve teacher.model itself",
-            )
 
     def _flush(self, progress: Progress) -> None:
         if not self._waiting:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import json
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,6 +66,14 @@ class Refusal(UserError):
     """The engine will not answer this request, however often it is asked; other requests it may."""
 
 
+class TooLong(Refusal):
+    """The request does not fit the engine's context."""
+
+
+LENGTH = re.compile(r"context|too long|max_tokens|maximum.{0,20}(?:length|tokens)|length", re.IGNORECASE)
+"""What engines say of a request that does not fit (vLLM, SGLang, OpenAI, llama.cpp)."""
+
+
 PASSING = {408, 409, 425, 429}
 BUSY = {429, 503, 529}
 LONGEST_WAIT = 600.0
@@ -110,6 +119,7 @@ async def complete(connections: Connections, call: Call, attempt: int) -> Comple
     endpoint, answer = call.endpoint, call.answer
     started, begun = time.time(), time.monotonic()
     body: dict[str, Any] = {"model": endpoint.model, "messages": call.request.messages, **call.request.params}
+    answer.streamed = call.streamed
     if call.streamed:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
@@ -194,13 +204,19 @@ def _refusal(endpoint: Endpoint, status: int, raw: bytes, retry_after: str | Non
             f"set the environment variable {endpoint.key_name or 'named by teacher.api_key_env'} to a valid key",
             "set teacher.api_key_env to the variable that holds it",
         )
+    if status == 402:
+        return UserError(
+            f"the engine at {endpoint.url} wants to be paid first (HTTP 402: {said})",
+            "top up the account and run the same command again: what finished is kept",
+        )
     if status == 404:
         return UserError(
             f"the engine at {endpoint.url} knows no model '{endpoint.model}' or no such path (HTTP 404: {said})",
             "set teacher.model (or teacher.served_name) to a name that it serves",
             "end teacher.endpoints in /v1",
         )
-    return Refusal(
+    kind = TooLong if LENGTH.search(said) else Refusal
+    return kind(
         f"the engine at {endpoint.url} refuses the request (HTTP {status}: {said})",
         "lower sampling.max_tokens or raise the engine's context where it says 'too long'",
         "correct [sampling] where it names a setting",

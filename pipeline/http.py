@@ -47,13 +47,17 @@ class Answer:
     body: bytearray = field(default_factory=bytearray)
     began: float = field(default_factory=time.monotonic)
     moved: float = field(default_factory=time.monotonic)
-    """When the last byte came."""
+    """When the last byte came; of a stream, the last event."""
+    streamed: bool = False
+    """Whether it is a stream of events, in which comments ("keep-alive") are no sign that anything moves."""
+    begun: bool = False
+    """Whether anything came but comments."""
     _done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
     def flows(self) -> bool:
         """Whether anything came of what was asked for; a refusal's words are nothing."""
-        return self.status == 200 and bool(self.body)
+        return self.status == 200 and bool(self.body) and self.begun
 
     def cut(self, why: Exception | None = None) -> None:
         """End the waiting for the rest: the waiter gets `why` raised, or with None the answer as far as it came."""
@@ -211,7 +215,8 @@ class _Connection(asyncio.Protocol):
         if answer is None:
             self.drop()  # said without being asked
             return
-        answer.moved = time.monotonic()
+        if not answer.streamed or b"data:" in data:
+            answer.moved, answer.begun = time.monotonic(), True
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:

@@ -7,10 +7,12 @@ import json
 import random
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from pipeline.engine import Endpoint
+from pipeline.errors import UserError
 from pipeline.http import Answer, Broken, Connections, Unreachable
 
 START = 32
@@ -28,6 +30,8 @@ QUEUED = 0.1
 FEW = 4
 ERRORS = 10
 """Failed answers on end, none whole between them, after which it is the engine that fails and not the requests."""
+REFUSED = 10
+"""How many times `patience_s` an engine may turn everything away."""
 FLOWING_SECONDS = 5.0
 """An engine that sent anything so lately is reached, whatever became of one connection."""
 
@@ -163,6 +167,29 @@ class Pace:
         """Take a whole answer."""
         self.alive()
         self.errors = self.refusals = 0
+
+
+def check_patience(paces: Sequence[Pace], patience_s: float) -> None:
+    """Check that some engine answers, or that not all have been silent for too long.
+
+    Raises:
+        UserError: none has answered for `patience_s`, or one turned everything away for REFUSED times as long.
+    """
+    troubled = [pace.unreached or pace.refused for pace in paces if not pace.leaving]
+    if not troubled or not all(troubled):
+        return
+    since, why = max(found for found in troubled if found)
+    # An engine that turns requests away lives, and says so: it is given longer.
+    longer = REFUSED if any(pace.refused for pace in paces) else 1
+    waited = time.monotonic() - since
+    if waited > longer * patience_s:
+        urls = ", ".join(pace.endpoint.url for pace in paces)
+        raise UserError(
+            f"no engine answers at {urls} for {waited:.0f} s ({why})",
+            "start it and run the same command again: what finished is kept",
+            "correct teacher.endpoints",
+            "set teacher.endpoints=[] to let Retort serve teacher.model itself",
+        )
 
 
 class Quota:

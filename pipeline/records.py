@@ -87,6 +87,10 @@ class Problem(Record):
         return cls(id=problem_id(messages, draft), messages=list(messages), draft=draft, **rest)
 
 
+CUT_OFF = frozenset({"length", "loop"})
+"""Finish reasons of what did not come to its own end: by its budget, or because it went round in a loop."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trace(Record):
     """One completion of the teacher, thought and answer already apart.

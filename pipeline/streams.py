@@ -65,7 +65,7 @@ def watch(
             answer.cut(Retry("no answer in time"))
         elif not call.streamed:
             continue
-        elif answer.body and now - answer.moved > stall_s:
+        elif answer.flows and now - answer.moved > stall_s:
             answer.cut(Retry(f"the stream stood still for {stall_s:g} s"))
         elif loops is not None and len(answer.body) - call.looked > LOOK_BYTES:
             call.looked = len(answer.body)

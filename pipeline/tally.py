@@ -31,6 +31,8 @@ class Tally:
     came: int = 0
     """Completions that came back, durable or about to be; tokens are of these."""
     retries: int = 0
+    seconds: float = 0.0
+    """From the first request to the last completion."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     continued: int = 0

@@ -30,6 +30,7 @@ from teacher.continuing import Continuing
 from teacher.cost import Price
 from teacher.driving import check_given_up, driver_for
 from teacher.live import Live
+from teacher.meter import Gate, always
 from teacher.policy import Plan, pass_rate
 from teacher.replicas import Engine
 from teacher.sampling import (
@@ -78,7 +79,7 @@ def sample_adaptively(
     engine: Callable[[], Engine | None] = lambda: None,
     listed: Callable[[], list[Endpoint]] | None = None,
     loops: Callable[[str], bool] | None = None,
-    stop: Callable[[Tally], bool] = lambda tally: False,
+    gate: Callable[[Tally], Gate] = always,
     live: Live | None = None,
     continuing: Continuing | None = None,
     price: Price | None = None,
@@ -87,7 +88,7 @@ def sample_adaptively(
 
     Args:
         endpoints: called when there is something to ask: an engine is started for nothing otherwise.
-        stop: asked before each request: whether a budget is spent.
+        gate: asked before each request: whether a budget lets it out.
         live: told of each trace; says what progress shows, and whether to go on.
         continuing: continues what its budget cut off.
         price: what tokens cost.
@@ -140,7 +141,9 @@ def sample_adaptively(
         def drain() -> None:
             nonlocal stuck
             if fresh := list(beside.results()):
-                found.append(_row(one, judges) for one in fresh)
+                # What could not be run is judged again by the next start, and its row would bar that verdict's.
+                run = (one for one in fresh if not not_run(one.verdict.state, one.verdict.decided_by))
+                found.append(_row(one, judges) for one in run)
                 for one in fresh:
                     asked.judged(one.verdict.problem_id, one.verdict.state, one.reason)
                     stuck += not_run(one.verdict.state, one.verdict.decided_by)
@@ -155,7 +158,8 @@ def sample_adaptively(
         def to_row(request: Request, completion: Completion) -> dict[str, Any]:
             problem, number = of.pop(request.id)
             completion = continuing.whole(request, completion) if continuing else completion
-            trace = trace_of(request, completion, problem, number, settings, model, revision, price)
+            opens = continuing is not None and continuing.template_opens
+            trace = trace_of(request, completion, problem, number, settings, model, revision, price, opens)
             wanted.add(trace.id)
             if live is not None and not is_plain(asked.by_id[problem], settings):
                 live.saw(trace)
@@ -164,8 +168,11 @@ def sample_adaptively(
         def requests() -> Iterator[Request | None]:
             for request in asked:
                 drain()
-                if request is not None and stop(tally):
-                    return
+                while request is not None and (said := gate(tally)) != "ask":
+                    if said == "stop":
+                        return
+                    drain()
+                    yield None
                 yield request
 
         with Progress("traces", 0) as progress:

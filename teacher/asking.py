@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from filtering.references import undecidable
 from pipeline.engine import Request
 from pipeline.progress import say
 from pipeline.records import Problem, State
@@ -37,6 +38,10 @@ class Adaptive:
         """Sample numbers of each problem that the pool holds or that were asked for."""
         self._ready: deque[Problem] = deque(self.problems)
         self._paused: list[Problem] = []
+        self._given_up: list[Problem] = []
+        """Hopeless ones, by what was known of their domain then."""
+        self.never = {problem.id for problem in self.problems if undecidable(problem)}
+        """Problems that no verifier can decide: asked `keep` times, for a verdict that may come once one does."""
         self.waiting = 0
         """Samples that were asked for, or held, whose verdict is not in."""
 
@@ -53,14 +58,19 @@ class Adaptive:
         while self._ready:
             problem = self._ready[0]
             standing, domain = self.standings[problem.id], self.domains[problem.domain]
-            if domain.stuck(self.undecided_share):
+            never = problem.id in self.never
+            if domain.stuck(self.undecided_share) and not never:
                 self._paused.append(self._ready.popleft())
                 continue
             number = self._free(problem.id)
             wanted = self.plan.wants(standing.counts, standing.on_the_way, domain.prior)
+            if never:
+                wanted = self.plan.keep - len(self.taken.get(problem.id, ()))
             # A sample that nobody could decide is no try, yet it was paid for: `most` bounds both.
             if number is None or wanted <= 0:
                 self._ready.popleft()
+                if not never and self.plan.stops(standing.counts, domain.prior) == "hopeless":
+                    self._given_up.append(problem)
                 continue
             # One sample of every problem before the second of any: a run cut short has asked all alike.
             self._ready.popleft()
@@ -89,6 +99,9 @@ class Adaptive:
         standing, domain = self.standings[id], self.domains[problem.domain]
         standing.on_the_way -= 1
         self.waiting -= 1
+        if id in self.never:
+            standing.undecided += 1
+            return
         if state == State.UNDECIDED and reason is None:
             standing.undecided += 1
             domain.undecided += 1
@@ -110,10 +123,18 @@ class Adaptive:
                     (self.standings[one.id].counts for one in self.problems if one.domain == problem.domain),
                     domain.prior,
                 )
+                self._reconsider()
         self._ready.append(problem)
         if self._paused and not domain.stuck(self.undecided_share):
             self._ready.extend(one for one in self._paused if one.domain == problem.domain)
             self._paused = [one for one in self._paused if one.domain != problem.domain]
+
+    def _reconsider(self) -> None:
+        """Take up again what is hopeless no more now that more is known of its domain."""
+        given_up, self._given_up = self._given_up, []
+        for problem in given_up:
+            why = self.plan.stops(self.standings[problem.id].counts, self.domains[problem.domain].prior)
+            (self._given_up if why == "hopeless" else self._ready).append(problem)
 
     def gave_up(self, problem: str) -> None:
         """Take a sample that never came; another number of the same problem may be asked instead."""
@@ -140,11 +161,20 @@ class Adaptive:
         ]
 
     def ends(self) -> dict[Why | str, int]:
-        """Return how many problems ended for which reason; those of a paused domain as "paused"."""
+        """Return how many problems ended for which reason.
+
+        Beside the plan's own: "paused" with their domain, "undecided" though asked as often as may be, "undecidable" by
+        any verifier there is, "unfinished" because a budget ended or the run did.
+        """
         found: dict[Why | str, int] = {}
         for problem in self.problems:
             domain = self.domains[problem.domain]
-            why = self.plan.stops(self.standings[problem.id].counts, domain.prior)
-            reason = why or ("paused" if domain.stuck(self.undecided_share) else "undecided")
+            reason: Why | str | None = self.plan.stops(self.standings[problem.id].counts, domain.prior)
+            if problem.id in self.never:
+                reason = "undecidable"
+            elif reason is None and domain.stuck(self.undecided_share):
+                reason = "paused"
+            elif reason is None:
+                reason = "unfinished" if self._free(problem.id) is not None else "undecided"
             found[reason] = found.get(reason, 0) + 1
         return found

@@ -36,6 +36,8 @@ SCHEMA = pa.schema(
 )
 OPENING = "<think>\n"
 """What templates that open the thought put before it, and engines leave out of the text."""
+LOOKED_AT = 100
+"""Traces of earlier starts that are looked at for what the template does."""
 SEEN, FOREIGN = 5, 3
 """Continuations, and tokens in the middle of these, from which on a template is told to put something of its own before
 what is continued (Qwen3's: an empty thought, four tokens); at the seam one or two may come or go."""
@@ -74,9 +76,9 @@ class Continuing:
                 if row["id"] not in held:
                     self.parts[row["id"]] = _part(row)
                     self._look(self.parts[row["id"]])
-            # What the engine's template does is told by what it gave before.
-            for row in islice(read_rows(self.pool, columns=["text"]), 100 if self.parts else 0):
-                self.template_opens = self.template_opens or _closes_alone(row["text"])
+        # What the engine's template does is told by what it gave before.
+        for row in islice(read_rows(self.pool, columns=["text"]), LOOKED_AT):
+            self.template_opens = self.template_opens or _closes_alone(row["text"])
         return self
 
     def __exit__(self, *exception: object) -> None:

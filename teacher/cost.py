@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.files import write_json
-from pipeline.records import State
+from pipeline.records import CUT_OFF, State
 from pipeline.tally import Tally
 
 BOOK = Path(__file__).with_name("prices.toml")
@@ -83,12 +83,13 @@ class Spent:
 
     @classmethod
     def of(cls, tally: Tally, seconds: float, price: Price) -> Spent:
-        """Return what a tally and the seconds it took come to."""
+        """Return what a tally and the seconds it took come to, with what broken streams had sent."""
         hours = price.gpus * seconds / 3600
-        dollars = price.of_tokens(tally.prompt_tokens, tally.completion_tokens)
+        written = tally.completion_tokens + tally.wasted
+        dollars = price.of_tokens(tally.prompt_tokens, written)
         if price.gpu_hour is not None:
             dollars = (dollars or 0.0) + hours * price.gpu_hour
-        return cls(tally.prompt_tokens + tally.completion_tokens, hours, dollars)
+        return cls(tally.prompt_tokens + written, hours, dollars)
 
     @classmethod
     def kept_in(cls, path: Path) -> Spent:
@@ -121,7 +122,7 @@ def uses(rows: Iterable[Mapping[str, Any]], states: Mapping[str, tuple[str, str 
     found: dict[str, Counter[str]] = {"traces": Counter(), "tokens": Counter()}
     for row in rows:
         state, reason = states.get(row["id"], (State.UNDECIDED, None))
-        if row["finish_reason"] in ("length", "loop"):
+        if row["finish_reason"] in CUT_OFF:
             use = "truncated" if row["finish_reason"] == "length" else "cut"
         elif state != State.CORRECT:
             use = str(state)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipeline.pace import Pace
-from pipeline.records import Trace
+from pipeline.records import CUT_OFF, Trace
 from pipeline.tally import Tally
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ class Live:
 
     def saw(self, trace: Trace) -> None:
         """Take a trace that came."""
-        if self.without >= 0:
+        # One that was cut off may have come to no tag.
+        if self.without >= 0 and (trace.thought or trace.finish_reason not in CUT_OFF):
             self.without = -1 if trace.thought else self.without + 1
 
     def trouble(self) -> str | None:
@@ -67,8 +68,8 @@ class Live:
         ]
         if asked is not None:
             kept, target = sum(domain.kept for domain in asked.domains.values()), asked.plan.keep * len(asked.problems)
-            rates = (f"{name} {one.kept / one.decided:.0%}" for name, one in asked.domains.items() if one.decided)
-            parts.append(f"{kept} of {target} kept ({', '.join(rates)})")
+            rates = [f"{name} {one.kept / one.decided:.0%}" for name, one in asked.domains.items() if one.decided]
+            parts.append(f"{kept} of {target} kept" + (f" ({', '.join(rates)})" if rates else ""))
             # Hopeless problems never give theirs: it will be less.
             self.kept.append((now, kept))
             while len(self.kept) > 2 and self.kept[0][0] < now - WINDOW_SECONDS:

@@ -99,6 +99,11 @@ def plan(recipe: Recipe, run: Path, count: int) -> str:
         "predicted": {name: asdict(value) for name, value in predicted.items()},
     }
     write_json(run / FILE, found)
+    if filled.over:
+        missing = len(chosen) - len(piloted)
+        lines.append(
+            f"the pilot was cut short: {filled.over}; {missing} of its problems were not asked and are left out"
+        )
     return "\n".join([*lines, *predicted_lines(found)])
 
 
@@ -139,9 +144,11 @@ def outcomes(
     for row in rows:
         prompts[row["problem_id"]] += row["prompt_tokens"]
         completions[row["problem_id"]] += row["completion_tokens"]
+    asked = {row["problem_id"] for row in rows}
     piloted = [
         Piloted(problem.domain, min(rows_a_problem, kept[id]), prompts[id], completions[id])
         for id, problem in by_id.items()
+        if id in asked
     ]
     return piloted, uses(rows, states)
 
@@ -204,7 +211,7 @@ def quota_lines(recipe: Recipe) -> list[str]:
     for cover in coverage(settings, rows):
         unknown = f"; nothing known of {', '.join(cover.unknown)}" if cover.unknown else ""
         if cover.undecided:
-            unknown += f"; no verifier decides {', '.join(cover.undecided)}, which has no reference"
+            unknown += f"; no verifier decides {', '.join(cover.undecided)} yet"
         lines.append(
             f"{cover.domain}: {cover.prompts:,} prompts, {cover.expected:,} rows expected of {cover.quota:,}: "
             + (f"SHORT of {cover.short:,}" if cover.short else "enough")

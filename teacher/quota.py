@@ -20,7 +20,8 @@ class Cover:
     unknown: tuple[str, ...]
     """Sources that do not say how many prompts they hold or what these yield."""
     undecided: tuple[str, ...] = ()
-    """Sources without a reference: no verifier can accept anything of theirs, so that no rows are expected of them."""
+    """Sources that nothing can be accepted of yet, for want of a reference or of a verifier: no rows are expected of
+    them."""
 
     @property
     def short(self) -> int:
@@ -37,7 +38,7 @@ def coverage(settings: ProblemsSettings, rows_a_problem: Mapping[str, int]) -> l
     found = []
     for domain, quota in settings.quota.items():
         sources = [source for source in settings.sources or [settings] if source.domain == domain]
-        undecided = [source for source in sources if not source.reference]
+        undecided = [source for source in sources if not (source.reference and source.decided)]
         known = [source for source in sources if source.prompts and source.expected_yield and source not in undecided]
         prompts = sum(min(source.prompts or 0, source.limit or source.prompts or 0) for source in known)
         expected = sum(

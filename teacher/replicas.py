@@ -15,6 +15,8 @@ from teacher.machine import has_gpu
 
 RESTARTS = 3
 """Of one replica, before its end is the end of the run."""
+CALM_SECONDS = 3600.0
+"""After a restart without another, it is forgotten: a run of weeks sees many."""
 TERMINATE_SECONDS = 20.0
 """The keeper's own grace is 8 s."""
 
@@ -34,6 +36,8 @@ class Replica:
     """When it was told to end."""
     lost: bool = False
     """Whether it is given up."""
+    restarted: float = 0.0
+    """When it was last."""
     patient_until: float = 0.0
     """Until when it may take to answer after a restart."""
 
@@ -48,7 +52,8 @@ class Replica:
         """Start it once more, on the same port."""
         self.restarts += 1
         self.ended = 0.0
-        self.patient_until = time.monotonic() + self.start_timeout_s
+        self.restarted = time.monotonic()
+        self.patient_until = self.restarted + self.start_timeout_s
         self.process = _start(self.command, self.log, self.environment)
 
 
@@ -100,6 +105,8 @@ class Engine:
             return self.trouble()
         now = time.monotonic()
         for replica in self.replicas:
+            if replica.restarts and now - replica.restarted > CALM_SECONDS:
+                replica.restarts = 0
             if replica.process.poll() is not None:
                 why = last_words(replica.log) if not replica.ended else "it stood still"
                 told = f"the engine at {replica.endpoint.url} for {replica.endpoint.model} is gone ({why}"

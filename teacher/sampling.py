@@ -6,10 +6,9 @@ Serves the stage `traces` and the benchmarks alike.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,14 @@ from pipeline.engine import Completion, Endpoint, Request
 from pipeline.errors import UserError
 from pipeline.journal import Journal
 from pipeline.progress import Progress
-from pipeline.records import Message, Problem, Trace, content_hash, trace_id
+from pipeline.records import CUT_OFF, Message, Problem, Trace, content_hash, trace_id
 from pipeline.tally import Tally
 from teacher.continuing import Continuing
 from teacher.cost import Price
 from teacher.drafts import PLACE
 from teacher.driving import check_given_up, driver_for
 from teacher.live import Live
+from teacher.meter import Gate, always
 from teacher.replicas import Engine
 from teacher.settings import AskSettings
 from teacher.thought import split, split_at_final_answer
@@ -122,7 +122,7 @@ def sample(
     engine: Engine | None = None,
     listed: Callable[[], list[Endpoint]] | None = None,
     loops: Callable[[str], bool] | None = None,
-    stop: Callable[[Tally], bool] = lambda tally: False,
+    gate: Callable[[Tally], Gate] = always,
     live: Live | None = None,
     continuing: Continuing | None = None,
     price: Price | None = None,
@@ -134,7 +134,7 @@ def sample(
     Args:
         listed: tells which endpoints there are by now; see `Driver`.
         loops: tells a text that goes round in a loop, whose stream is cut.
-        stop: asked before each request: whether a budget is spent.
+        gate: asked before each request: whether a budget lets it out.
         live: told of each trace; says what progress shows, and whether to go on.
         continuing: continues what its budget cut off.
         price: what tokens cost.
@@ -162,8 +162,9 @@ def sample(
             def to_row(request: Request, completion: Completion) -> dict[str, Any]:
                 entry = wanted[request.id]
                 completion = continuing.whole(request, completion) if continuing else completion
+                opens = continuing is not None and continuing.template_opens
                 trace = trace_of(
-                    request, completion, entry.problem.id, entry.number, entry.settings, model, revision, price
+                    request, completion, entry.problem.id, entry.number, entry.settings, model, revision, price, opens
                 )
                 if live is not None and not is_plain(entry.problem, entry.settings):
                     live.saw(trace)
@@ -183,9 +184,17 @@ def sample(
             tally = driver.tally
             seeded = engine is None or engine.takes_seeds
             with Progress(what, len(wanted), len(wanted) - len(missing)) as progress:
-                left = takewhile(lambda id: not stop(tally), missing)
-                requests = (_request(id, wanted[id], seed if seeded else None) for id in left)
-                driver.drive(map(continuing.begun, requests) if continuing else requests, progress)
+
+                def requests() -> Iterator[Request | None]:
+                    for id in missing:
+                        while (said := gate(tally)) == "wait":
+                            yield None
+                        if said == "stop":
+                            return
+                        request = _request(id, wanted[id], seed if seeded else None)
+                        yield continuing.begun(request) if continuing else request
+
+                driver.drive(requests(), progress)
         for journal in journals:
             journal.roll()
     check_given_up(tally, what, len(wanted), driving.attempts)
@@ -253,13 +262,20 @@ def trace_of(
     model: str,
     revision: str,
     price: Price | None = None,
+    template_opens: bool = False,
 ) -> Trace:
-    """Return the trace that a completion is, thought and answer apart."""
+    """Return the trace that a completion is, thought and answer apart.
+
+    Args:
+        price: what tokens cost.
+        template_opens: whether the engine's template is known to open the thought.
+    """
     if settings.split == "final_answer" and not completion.reasoning:
         thought, answer = split_at_final_answer(completion.text)
     else:
         prefill = settings.prefill if request.params.get("continue_final_message") else ""
-        thought, answer = split(completion.text, completion.reasoning, prefill)
+        cut = completion.finish_reason in CUT_OFF
+        thought, answer = split(completion.text, completion.reasoning, prefill, template_opens and cut)
     read = completion.prompt_tokens + completion.read_again
     return Trace(
         id=request.id,

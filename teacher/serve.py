@@ -260,6 +260,6 @@ def serve_until_stopped(recipe: Recipe, run: Path, domain: str = "") -> None:
         teacher, role = own[domain], f"teacher-{domain}"
     with serving(teacher.model, at_revision(teacher.engine, teacher.revision), run, role) as engine:
         print(*(endpoint.url for endpoint in engine.endpoints), sep="\n", flush=True)
-        while (trouble := engine.trouble()) is None:
+        while (trouble := engine.tend(()) if engine.replicas else engine.trouble()) is None:
             time.sleep(POLL_SECONDS)
         raise UserError(trouble, "read the log")

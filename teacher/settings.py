@@ -65,6 +65,8 @@ class SourceSettings(BaseModel):
     """Whether this mapping was ever run against the source itself; false is said when it is read."""
     why: str = ""
     """Why this source is in the mix."""
+    decided: bool = True
+    """Whether a verifier can decide its rows; false where none can yet: no accepted rows are expected of it."""
     prompts: PositiveInt | None = None
     """How many problems the source holds, as its card says: for planning alone."""
     expected_yield: float | None = Field(None, gt=0, le=1)
@@ -220,6 +222,8 @@ class DomainTeacher(ServedModel):
     @field_validator("sampling")
     @classmethod
     def _known(cls, sampling: dict[str, Any]) -> dict[str, Any]:
+        if budgets := [name for name in sampling if name.startswith("budget_")]:
+            raise ValueError(f"{budgets[0]} holds for all teachers together: set it in [sampling]")
         # Whether there are as many samples as are to be kept is seen with [sampling] beside it.
         SamplingSettings.model_validate({"samples": sampling.get("keep", 0) or 1, **sampling})
         return sampling

@@ -14,7 +14,9 @@ FINAL = re.compile(
 )
 
 
-def split(text: str, reasoning: str | None, prefill: str = "") -> tuple[str | None, str | None]:
+def split(
+    text: str, reasoning: str | None, prefill: str = "", opened_before: bool = False
+) -> tuple[str | None, str | None]:
     """Return (thought, answer) of a completion.
 
     `thought` is None where there was none. `answer` is None where the thought never closed, or
@@ -24,6 +26,8 @@ def split(text: str, reasoning: str | None, prefill: str = "") -> tuple[str | No
         text: the message's content.
         reasoning: the engine's own field for the thought (vLLM's reasoning parsers), or None.
         prefill: what the assistant's turn was opened with; the engine leaves it out of the text.
+        opened_before: the template is known to open the thought, and the text was cut off: without a closing tag all
+            of it is thought.
     """
     if reasoning:
         return reasoning.strip(), text.strip() or None
@@ -39,7 +43,7 @@ def split(text: str, reasoning: str | None, prefill: str = "") -> tuple[str | No
     closed = CLOSE.search(whole)
     if closed:
         return whole[: closed.start()].strip(), whole[closed.end() :].strip()
-    return None, whole.strip()
+    return (whole.strip(), None) if opened_before else (None, whole.strip())
 
 
 def split_at_final_answer(text: str) -> tuple[str | None, str | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from filtering import sandbox
 from filtering.rules import loop_rule
 from filtering.settings import FilterSettings, VerifySettings
 from pipeline.engine import Endpoint
-from pipeline.errors import UserError
 from pipeline.files import write_whole
 from pipeline.manifest import Counts
 from pipeline.progress import say
@@ -24,20 +22,20 @@ from pipeline.stages import Job, Outcome
 from pipeline.tally import Tally
 from teacher.adaptive import Adaptive, sample_adaptively
 from teacher.continuing import Continuing
-from teacher.cost import Price, Spent, price_of
+from teacher.cost import Spent, price_of
 from teacher.drafts import check_prompt
 from teacher.endpoints import listing, remote_endpoints
 from teacher.imports import adopt
 from teacher.live import Live
+from teacher.meter import SPENT, Meter
 from teacher.problems import load_problems
 from teacher.replicas import Engine
 from teacher.sampling import Ask, held_ids, sample, wanted_ids
 from teacher.serve import at_revision, serving
 from teacher.settings import SamplingSettings, ServedModel, TeacherSettings
 
-SPENT = "spent.json"
-"""What sampling has cost so far, over all its starts: tokens, GPU-hours, dollars."""
-SAVE_SECONDS = 5.0
+ENOUGH = 20
+"""Traces sampled now, from which on they tell how fast a teacher is."""
 
 
 @dataclass
@@ -53,7 +51,7 @@ class Filled:
     """The budget that is spent, in words; "" where none is."""
     facts: dict[str, Any]
     speeds: dict[str, float] = field(default_factory=dict)
-    """By route, completion tokens a second since the first request; none of one that was asked nothing."""
+    """By route, completion tokens a second while it was asked; none of one that was asked too little to tell."""
 
 
 def run(job: Job) -> Outcome:
@@ -156,9 +154,9 @@ def fill(recipe: Recipe, run: Path, pool: Path, problems: Sequence[Problem]) -> 
 def _fill(recipe: Recipe, run: Path, pool: Path, route: Route, meter: Meter) -> Filled:
     teacher, sampling, filters = route.teacher, route.sampling, recipe[FilterSettings]
     price = price_of(teacher.price, teacher.served_name, teacher.model)
-    meter.begin(price)
     facts: dict[str, Any] = {}
     with ExitStack() as stack:
+        stack.enter_context(meter.running(price, sampling.max_tokens))
         engines: list[Engine] = []
 
         def endpoints() -> list[Endpoint]:
@@ -175,7 +173,7 @@ def _fill(recipe: Recipe, run: Path, pool: Path, route: Route, meter: Meter) -> 
             "listed": listing(teacher),
             "loops": loop_rule(filters.rules) if sampling.cut_loops else None,
             "price": price,
-            "stop": meter.spent_up,
+            "gate": meter.gate,
             "continuing": stack.enter_context(Continuing(pool, sampling.continue_tokens)),
             "live": Live(meter.spent, sampling.canary),
         }
@@ -212,8 +210,7 @@ def _fill(recipe: Recipe, run: Path, pool: Path, route: Route, meter: Meter) -> 
             )
             wanted, had = len(ids), len(ids) - len(missing) + tally.finished
         spent = meter.spent(tally)
-        speeds = {route.name: tally.completion_tokens / meter.seconds} if tally.finished else {}
-        meter.end(spent)
+        speeds = {route.name: tally.completion_tokens / tally.seconds} if tally.finished >= ENOUGH else {}
     return Filled(tally, spent, wanted, had, meter.over, facts, speeds)
 
 
@@ -224,86 +221,3 @@ def _list_hopeless(path: Path, asked: Adaptive) -> None:
         for problem, standing in asked.hopeless()
     ]
     write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-class Meter:
-    """Counts what sampling spends, and what is on its way, against the recipe's budgets, over all its teachers and all
-    the times that it was started: what was spent is kept in a file beside the pool."""
-
-    def __init__(self, sampling: SamplingSettings, kept: Path) -> None:
-        self.over = ""
-        """Which budget is spent, in words."""
-        self._limits = {
-            "tokens": sampling.budget_tokens,
-            "dollars": sampling.budget_dollars,
-            "gpu_hours": sampling.budget_gpu_hours,
-        }
-        self._kept = kept
-        self._saved = time.monotonic()
-        self._before = Spent.kept_in(kept)
-
-    def check(self, price: Price) -> None:
-        """Check that all budgets are set in what a teacher of this price has a price in.
-
-        Raises:
-            UserError: one is not.
-        """
-        if self._limits["gpu_hours"] and not price.gpus:
-            raise UserError("sampling.budget_gpu_hours needs to know of GPUs", "set teacher.price.gpus")
-        if self._limits["dollars"] and price.of_tokens(1, 1) is None and price.gpu_hour is None:
-            raise UserError(
-                "sampling.budget_dollars needs a price, and the price book knows none for the teacher",
-                "set teacher.price = {input = ..., output = ...} in dollars per million tokens",
-                "set teacher.price = {gpus = ..., gpu_hour = ...}",
-            )
-
-    def begin(self, price: Price) -> None:
-        """Begin with a teacher of this price."""
-        self.price = price
-        self._begun: float | None = None
-        self._asked = 0
-        self._look(Tally())
-
-    def end(self, spent: Spent) -> None:
-        """End with a teacher that has cost so much."""
-        self._before += spent
-        self._before.keep_in(self._kept)
-
-    @property
-    def seconds(self) -> float:
-        """Return the seconds since this teacher's first request."""
-        return 0.0 if self._begun is None else time.monotonic() - self._begun
-
-    def spent(self, tally: Tally) -> Spent:
-        """Return what this teacher has cost since the first request."""
-        return Spent.of(tally, self.seconds, self.price)
-
-    def spent_up(self, tally: Tally) -> bool:
-        """Return whether a budget will be spent by what is on its way; asked before each request."""
-        if self._begun is None:
-            self._begun = time.monotonic()
-        self._look(tally)
-        self._asked += not self.over
-        return bool(self.over)
-
-    def _look(self, tally: Tally) -> None:
-        now = time.monotonic()
-        on_the_way = max(0, self._asked + tally.continued - tally.came - len(tally.given_up))
-        spent = self.spent(tally)
-        total = self._before + spent
-        if now - self._saved >= SAVE_SECONDS:
-            self._saved = now
-            total.keep_in(self._kept)
-        # What is on its way will cost tokens as those before it did, and is not yet in the sum; hours are counted as
-        # they go by.
-        more = on_the_way / max(1, tally.came)
-        coming = self.price.of_tokens(tally.prompt_tokens, tally.completion_tokens)
-        used = {
-            "tokens": total.tokens + spent.tokens * more,
-            "dollars": None if total.dollars is None else total.dollars + (coming or 0.0) * more,
-            "gpu_hours": total.gpu_hours,
-        }
-        for name, limit in self._limits.items():
-            value = used[name]
-            if limit is not None and value is not None and value >= limit:
-                self.over = f"sampling.budget_{name} = {limit:g} is spent"

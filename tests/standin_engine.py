@@ -4,7 +4,8 @@ completions) and adds small numbers, rightly or wrongly as its seed has it. No m
 `python tests/standin_engine.py [--port N] [--latency S] [--wrong SHARE] [--faults 500=0.1,429=0.1,...]`
 prints its port and serves until killed. Faults: 500, 429, 429-after, cut (half the JSON), close (socket
 closed), empty (no choices), abort (broken off by the engine), hang; in streams also stall (nothing more comes),
-broken (closed in the middle), error (an error event); by share of requests. `--status N` answers every request with N.
+comments (nothing more but ": keep-alive"), broken (closed in the middle), error (an error event); by share of
+requests. `--status N` answers every request with N, and `--says` what.
 
 `--limit N` refuses with 429 what goes beyond N at once; `--slots N` runs N and lets others wait, as /metrics then
 says in vLLM's words; `--slow-start S` refuses connections' requests with 503 at first; `--die-after N` ends the
@@ -89,7 +90,7 @@ class StandIn:
         if self.options.key and request.headers.get("Authorization") != f"Bearer {self.options.key}":
             return web.json_response({"error": {"message": "invalid api key"}}, status=401)
         if self.options.status != 200:
-            return web.json_response({"error": {"message": "as told"}}, status=self.options.status)
+            return web.json_response({"error": {"message": self.options.says}}, status=self.options.status)
         if body["model"] != self.options.model:
             return web.json_response({"error": {"message": f"The model `{body['model']}` does not exist."}}, status=404)
         await asyncio.sleep(self.options.latency * self.random.uniform(0.5, 1.5))
@@ -164,6 +165,9 @@ class StandIn:
             if number == len(pieces) // 2:
                 if kind == "stall":
                     await asyncio.sleep(3600)
+                while kind == "comments":
+                    await response.write(b": keep-alive\n\n")
+                    await asyncio.sleep(0.1)
                 if kind == "broken":
                     assert request.transport is not None
                     request.transport.close()
@@ -224,6 +228,7 @@ if __name__ == "__main__":
     parser.add_argument("--wrong", type=float, default=0.0)
     parser.add_argument("--faults", default="")
     parser.add_argument("--status", type=int, default=200)
+    parser.add_argument("--says", default="as told")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, default=0)
     parser.add_argument("--slots", type=int, default=0)

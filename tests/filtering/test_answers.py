@@ -155,3 +155,10 @@ def test_no_text_breaks_the_reading_of_answers(text: str) -> None:
     if found is not None:
         normalised_answer(found[0])
         as_number(found[0])
+
+
+@pytest.mark.parametrize("blank", [" ", "\n", "\t", " *", "\n *"])
+def test_a_phrase_before_any_number_of_blanks_is_read_in_no_time(blank: str) -> None:
+    # Quadratic, as it once was, a hundred thousand take minutes: the test's own time-out ends it.
+    assert final_answer("the answer is" + blank * 300_000) is None
+    assert final_answer("the answer is" + blank * 1000 + "12") == ("12", "phrase")

@@ -74,6 +74,23 @@ def test_a_permanent_refusal_ends_the_run_in_one_line(
     assert engine.process.poll() is None
 
 
+def test_a_refusal_ends_the_asking_and_keeps_what_is_on_its_way(
+    tmp_path: Path, standin: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow, refusing = standin("--latency", "1.5"), standin("--status", "400", "--latency", "0")
+    with pytest.raises(UserError, match="refuses the request"):
+        drive(tmp_path, [slow.url, refusing.url], count=500)
+    held = ids(tmp_path)
+    assert 0 < len(held) == slow.counts()["answered"] == slow.counts()["requests"] < 500
+    assert "nothing more is asked, " in capsys.readouterr().err
+
+
+def test_an_account_that_is_empty_is_told_as_such(tmp_path: Path, standin: Callable[..., Any]) -> None:
+    engine = standin("--status", "402")
+    with pytest.raises(UserError, match=r"wants to be paid first \(HTTP 402: as told\): top up the account"):
+        drive(tmp_path, [engine.url])
+
+
 def test_a_dead_endpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no engine answers at http://127.0.0.1:9/v1 for \d+ s .*: start it and run"):
         drive(tmp_path, ["http://127.0.0.1:9/v1"])
@@ -110,7 +127,7 @@ def test_an_endpoint_that_dies_loses_nothing_that_came(tmp_path: Path, standin: 
 STREAMED = {"stream": True, "stall_s": 0.6, "attempts": 30}
 
 
-@pytest.mark.parametrize("fault", ["stall=0.2", "broken=0.4", "error=0.4", "500=0.4", "close=0.4"])
+@pytest.mark.parametrize("fault", ["stall=0.2", "comments=0.2", "broken=0.4", "error=0.4", "500=0.4", "close=0.4"])
 def test_streams_that_fail_in_the_middle_are_asked_again(
     tmp_path: Path, standin: Callable[..., Any], fault: str
 ) -> None:
@@ -193,7 +210,7 @@ def test_an_answer_that_was_aborted_is_not_whole(tmp_path: Path, standin: Callab
 
 
 def test_a_refusal_that_is_to_be_kept_ends_no_run(tmp_path: Path, standin: Callable[..., Any]) -> None:
-    engine = standin("--status", "400")
+    engine = standin("--status", "400", "--says", "maximum context length is 9 tokens")
 
     def kept(request: Request) -> Completion:
         return Completion("so far", None, "length", 1, 2, "", 1, 0.0, 0.0)

@@ -12,15 +12,17 @@ from typing import Any
 import pytest
 
 from filtering.settings import FilterSettings, VerifySettings
-from pipeline.engine import Endpoint
+from pipeline.engine import Endpoint, Request
 from pipeline.errors import UserError
 from pipeline.parts import read_rows
 from pipeline.records import Problem
 from pipeline.tally import Tally
 from teacher.adaptive import JUDGED, Sampled, sample_adaptively
-from teacher.cost import Price
+from teacher.asking import Adaptive
+from teacher.cost import Price, Spent
+from teacher.meter import Meter
+from teacher.policy import Plan, Prior
 from teacher.settings import SamplingSettings
-from teacher.traces import Meter
 
 
 def problems(count: int, verifier: str = "math") -> list[Problem]:
@@ -106,14 +108,46 @@ def test_hopeless_problems_are_given_up(tmp_path: Path, standin: Callable[..., A
 
 
 def test_undecided_verdicts_are_no_tries_and_pause_their_domain(
-    tmp_path: Path, standin: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, standin: Callable[..., Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = standin()
+    # As if it could be decided, and for whatever reason is not.
+    monkeypatch.setattr("teacher.asking.undecidable", lambda problem: False)
     found = sampled(tmp_path, engine.url, count=100, verifier="none such")
     assert found.asked.ends() == {"paused": 100}
     assert all(standing.counts == (0, 0) for standing in found.asked.standings.values())
     assert engine.counts()["answered"] < 6 * 100
     assert "verdicts in the domain 'math' are undecided: it is paused" in capsys.readouterr().err
+
+
+def test_what_no_verifier_can_decide_is_asked_as_often_as_is_to_be_kept_and_pauses_nothing(
+    tmp_path: Path, standin: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = standin()
+    for _ in range(2):
+        found = sampled(tmp_path, engine.url, count=60, verifier="none such")
+        assert found.asked.ends() == {"undecidable": 60}
+        assert engine.counts()["answered"] == 2 * 60
+    assert "paused" not in capsys.readouterr().err
+
+
+def test_what_a_budget_left_unasked_is_unfinished_and_not_undecided() -> None:
+    asked = Adaptive(problems(10), Plan(2, 4, 0.05), 0.2, lambda problem, number: Request(problem.id, [], {}))
+    for _ in range(4):
+        assert next(asked) is not None
+    assert asked.ends() == {"unfinished": 10}
+
+
+def test_what_seemed_hopeless_is_taken_up_again_when_more_is_known() -> None:
+    asked = Adaptive(problems(3), Plan(1, 8, 0.3), 0.2, lambda problem, number: Request(problem.id, [], {}))
+    asked.domains["math"].prior = Prior(0.05, 5.0)
+    with pytest.raises(StopIteration):
+        next(asked)
+    assert asked.ends() == {"hopeless": 3}
+    asked.domains["math"].prior = Prior(5.0, 5.0)
+    asked._reconsider()
+    assert asked.hopeless() == []
+    assert next(asked) is not None
 
 
 def test_given_up_samples_are_missing_and_named(tmp_path: Path, standin: Callable[..., Any]) -> None:
@@ -228,11 +262,38 @@ def test_a_budget_counts_what_earlier_starts_have_spent(
 
 def test_rent_is_not_multiplied_by_what_is_on_its_way(tmp_path: Path) -> None:
     meter = Meter(SamplingSettings(budget_dollars=100.0), tmp_path / "spent.json")
-    meter.begin(Price(None, None, 8, 2.0))
-    assert not meter.spent_up(Tally())
-    meter._begun = time.monotonic() - 3600  # an hour of eight GPUs: 16 dollars
-    for _ in range(2000):
-        assert not meter.spent_up(Tally(came=1, prompt_tokens=10, completion_tokens=100))
-    meter._begun = time.monotonic() - 7 * 3600
-    assert meter.spent_up(Tally(came=1))
+    with meter.running(Price(None, None, 8, 2.0), 1000):
+        assert meter.gate(Tally()) == "ask"
+        meter._begun = time.monotonic() - 3600  # an hour of eight GPUs: 16 dollars
+        for _ in range(2000):
+            assert meter.gate(Tally(came=1, prompt_tokens=10, completion_tokens=100)) == "ask"
+        meter._begun = time.monotonic() - 7 * 3600
+        assert meter.gate(Tally(came=1)) == "stop"
     assert meter.over == "sampling.budget_dollars = 100 is spent"
+    assert Spent.kept_in(tmp_path / "spent.json").dollars == pytest.approx(112, abs=0.1)
+
+
+def test_what_is_on_its_way_makes_others_wait_and_does_not_end_the_run(tmp_path: Path) -> None:
+    meter = Meter(SamplingSettings(budget_tokens=100_000), tmp_path / "spent.json")
+    with meter.running(Price(1.0, 1.0, 0, None), 10_000):
+        tally = Tally()
+        # Nothing has come: each is taken to be as long as it may be.
+        assert [meter.gate(tally) for _ in range(12)] == ["ask"] * 10 + ["wait"] * 2
+        # They come, a tenth as long: there is room for many more.
+        tally.came, tally.completion_tokens = 10, 10_000
+        asked = [meter.gate(tally) for _ in range(100)].count("ask")
+        assert 40 < asked < 60
+        tally.came, tally.completion_tokens = 10 + asked, 99_990
+        assert [meter.gate(tally) for _ in range(2)] == ["ask", "wait"]
+        assert not meter.over
+        tally.came, tally.completion_tokens = 11 + asked, 100_990
+        assert meter.gate(tally) == "stop"
+    assert Spent.kept_in(tmp_path / "spent.json").tokens == 100_990
+
+
+def test_what_was_spent_is_kept_however_sampling_ends(tmp_path: Path) -> None:
+    meter = Meter(SamplingSettings(), tmp_path / "spent.json")
+    with pytest.raises(UserError), meter.running(Price(1.0, 1.0, 0, None), 10):
+        meter.gate(Tally(came=1, completion_tokens=77, wasted=3))
+        raise UserError("the engine is gone")
+    assert Spent.kept_in(tmp_path / "spent.json").tokens == 80

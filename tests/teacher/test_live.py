@@ -24,9 +24,12 @@ ONE, TWO = Endpoint("http://one:8000/v1", "m"), Endpoint("http://two:8000/v1", "
 
 def problems(count: int) -> list[Problem]:
     return [
-        Problem(str(n), [{"role": "user", "content": f"{n}?"}], "math", "1", "math", "generated", "x", n)
+        Problem.of(
+            [{"role": "user", "content": f"{n}?"}],
+            domain="math", source="s", license="MIT", reference="1", verifier="math",
+        )
         for n in range(count)
-    ]
+    ]  # fmt: skip
 
 
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -44,9 +47,10 @@ def test_a_note_tells_speed_yield_cost_time_left_and_each_engine(monkeypatch: py
     live.note(tally, paces, asked)
     now[0] += 10
     tally.finished, tally.completion_tokens = 30, 4_000
-    for n in range(4):
-        asked.held(str(n), 0)
-        asked.judged(str(n), State.CORRECT if n else State.WRONG, None)
+    assert live.note(tally, paces, asked).startswith("3.0 traces/s, 400 tokens/s; 0 of 20 kept; $4.00; ")
+    for n, problem in enumerate(asked.problems[:4]):
+        asked.held(problem.id, 0)
+        asked.judged(problem.id, State.CORRECT if n else State.WRONG, None)
     assert live.note(tally, paces, asked) == (
         "3.0 traces/s, 400 tokens/s; 3 of 20 kept (math 75%); at most 57 s left; $4.00; "
         "12 in flight (one:8000 7/32, two:8000 5/32)"

@@ -51,11 +51,14 @@ def test_the_800k_recipe_asks_for_the_published_set_and_names_what_is_short() ->
     assert sum(quota.values()) == 804_745
     assert sum(count for domain, count in quota.items() if domain != "general") == 626_933
     lines = quota_lines(recipe)
-    assert "code: 61,178 prompts, 56,089 rows expected of 211,129: SHORT of 155,040" in lines
-    # There is no judge yet, and without a reference no verifier accepts anything.
+    # No verifier runs programs over standard input yet; and there is no judge for what has no reference.
+    assert (
+        "code: 0 prompts, 0 rows expected of 211,129: SHORT of 211,129; no verifier decides "
+        "open-r1/verifiable-coding-problems-python, BAAI/TACO yet" in lines
+    )
     assert (
         "general: 0 prompts, 0 rows expected of 177,812: SHORT of 177,812; no verifier decides "
-        "allenai/tulu-3-sft-mixture, which has no reference" in lines
+        "allenai/tulu-3-sft-mixture yet" in lines
     )
 
 

@@ -45,3 +45,11 @@ def test_split(text: str, reasoning: str | None, prefill: str, expected: tuple[s
 )
 def test_split_at_final_answer(text: str, expected: tuple[str | None, str | None]) -> None:
     assert split_at_final_answer(text) == expected
+
+
+def test_what_was_cut_off_behind_a_tag_of_the_templates_is_all_thought() -> None:
+    text = "So 2 + 2 is \\boxed{4}, or is it"
+    assert split(text, None) == (None, text)
+    assert split(text, None, opened_before=True) == (text, None)
+    # Where tags are there, they say what is what.
+    assert split("So 4.</think>4", None, opened_before=True) == ("So 4.", "4")
