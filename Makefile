@@ -11,7 +11,7 @@ OPTIONS = $(SET) $(if $(RUN),--run $(RUN))
 .PHONY: help setup lock lint format test test-slow test-gpu demo nano r1-loop $(STAGES) publish clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-12s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  make %-12s%s\n", $$1, $$2 }' Makefile
 	@echo '  Stages take RECIPE=recipes/NAME.toml [RUN=dir] [SET="key=value ..."]'
 
 setup: ## make .venv from the lock for this machine (LOCK=cpu or LOCK=gpu to choose)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from filtering import sandbox
@@ -14,7 +13,7 @@ from filtering.settings import VerifySettings
 from filtering.verdicts import not_run
 from filtering.verifiers import VERIFIERS
 from pipeline.manifest import Counts
-from pipeline.parts import part_paths, read_rows, write_parts
+from pipeline.parts import count_rows, read_rows, write_parts
 from pipeline.progress import Progress
 from pipeline.records import Problem, State, Trace, Verdict
 from pipeline.stages import Job, Outcome
@@ -41,7 +40,7 @@ def run(job: Job) -> Outcome:
 
     def rows() -> Iterator[dict[str, Any]]:
         nonlocal stuck
-        with Progress("verify", _rows_in(job.folder("traces"))) as progress:
+        with Progress("verify", count_rows(job.folder("traces"))) as progress:
             for verdict in grade(pairs(), settings.workers, settings.timeout_s):
                 states[verdict.state] += 1
                 stuck += not_run(verdict.state, verdict.decided_by)
@@ -86,9 +85,3 @@ def _decide(problem: Problem, trace: Trace) -> Verdict | Deferred:
     if verifier is None:
         return Verdict(trace.id, problem.id, State.UNDECIDED, "none", f"no verifier '{problem.verifier}'", None)
     return verifier(problem, trace)
-
-
-def _rows_in(folder: Path) -> int:
-    import pyarrow.parquet as pq
-
-    return sum(pq.ParquetFile(path).metadata.num_rows for path in part_paths(folder))

@@ -54,16 +54,26 @@ def parser() -> argparse.ArgumentParser:
     publish.add_argument("--dry-run", action="store_true", help="say what would go, send nothing")
     planned = with_recipe("plan", "say what the recipe's quota lacks, and from a pilot what it would cost and give")
     planned.add_argument(
-        "--pilot", type=int, default=0, metavar="N", help="sample so many problems, into the run's own pool"
+        "--pilot",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="sample so many problems, though no fewer than 20 of a domain, into the run's own pool",
     )
     served = with_recipe("serve", "serve the recipe's teacher until stopped; a run of the recipe adopts it")
     served.add_argument("--domain", default="", help="serve this domain's own teacher instead of the main one")
     status = commands.add_parser("status", help="show how far a run is")
     status.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
-    show = commands.add_parser("show", help="show a trace with its problem and verdict")
+    show = commands.add_parser("show", help="show a trace with its problem and verdict; without an id, list some")
     show.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
-    show.add_argument("trace", metavar="TRACE_ID", help="the trace's id, or its first characters")
+    show.add_argument("trace", nargs="?", default="", metavar="TRACE_ID", help="its id, or the first characters of it")
     return top
+
+
+def _count(text: str) -> int:
+    if (count := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{count} is less than nothing")
+    return count
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("retort: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        if not _reader_left():
+        if not _reader_left() and arguments.command not in ("status", "show"):
             raise
         # The reader of our output went away (`retort show | head`): nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -110,9 +120,10 @@ def _command(arguments: argparse.Namespace) -> int:
         print(view.status(arguments.run))
         return 0
     if arguments.command == "show":
-        print(view.show(arguments.run, arguments.trace))
+        print(view.show(arguments.run, arguments.trace) if arguments.trace else view.listed(arguments.run))
         return 0
 
+    from pipeline.progress import say
     from pipeline.recipe import load_recipe
     from pipeline.stages import STAGES, run_stage
 
@@ -136,6 +147,9 @@ def _command(arguments: argparse.Namespace) -> int:
             print(importlib.import_module("teacher.plan").plan(recipe, run, arguments.pilot))
         elif arguments.command == "run":
             for stage in STAGES.values():
+                if stage.name == "train" and "train" not in recipe.given and arguments.until is None:
+                    say("no [train] in the recipe: the run ends with its dataset")
+                    return 0
                 run_stage(stage, recipe, run, rebuild=True)
                 if stage.name == arguments.until:
                     return 0

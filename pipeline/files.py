@@ -107,7 +107,12 @@ def locked(folder: Path) -> Iterator[None]:
         UserError: another process holds it (its pid).
     """
     with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # in /proc, say
+            raise UserError(
+                f"cannot make the folder {folder} ({error.strerror})", "choose another with --run DIR"
+            ) from error
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:

@@ -54,6 +54,8 @@ class Manifest:
     facts: dict[str, Any]
     peak_tree_mb: float = 0.0
     """See `pipeline.memory`; 0 where it was not measured."""
+    parts: dict[str, int] = field(default_factory=dict)
+    """Bytes of each part, by folder and name, when the stage ended: one that is lost or cut is told."""
 
     def write(self, folder: Path) -> None:
         """Write the manifest into the stage's folder."""

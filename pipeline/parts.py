@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,31 @@ def write_parts(folder: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema)
     return total
 
 
+def count_rows(folder: Path) -> int:
+    """Return the number of rows in a folder's parts.
+
+    Raises:
+        UserError: a part cannot be read.
+    """
+    total = 0
+    for path in part_paths(folder):
+        with _readable(path):
+            total += pq.ParquetFile(path).metadata.num_rows
+    return total
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"cannot read the part {path} ({error})",
+            "restore it from a copy",
+            "remove it and run the stage again (its traces are sampled anew)",
+        ) from error
+
+
 def read_rows(folder: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
     """Yield the rows of a folder's parts in part order, one row group in memory at a time.
 
@@ -79,13 +105,6 @@ def read_rows(folder: Path, columns: list[str] | None = None) -> Iterator[dict[s
         UserError: a part cannot be read (its path and why).
     """
     for path in part_paths(folder):
-        try:
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(batch_size=ROWS_A_GROUP, columns=columns):
-                    yield from batch.to_pylist()
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(
-                f"cannot read the part {path} ({error})",
-                "restore it from a copy",
-                "remove it and run the stage again (its traces are sampled anew)",
-            ) from error
+        with _readable(path), pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=ROWS_A_GROUP, columns=columns):
+                yield from batch.to_pylist()

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipeline.errors import UserError
 
 SECTIONS = {
-    "problems": "teacher.settings:ProblemsSettings",
+    "problems": "teacher.source_settings:ProblemsSettings",
     "teacher": "teacher.settings:TeacherSettings",
     "sampling": "teacher.settings:SamplingSettings",
     "verify": "filtering.settings:VerifySettings",
@@ -78,6 +78,8 @@ class Recipe:
     description: str
     seed: int
     sections: dict[str, Settings]
+    given: frozenset[str] = frozenset(SECTIONS)
+    """The sections that stand in the file or were overridden; the others are all defaults."""
 
     def __getitem__(self, kind: type[S]) -> S:
         """Return a section by its settings class."""
@@ -195,4 +197,4 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             problems += [_describe(section, kind, item) for item in error.errors()]
     if problems:
         raise RecipeError(path, problems)
-    return Recipe(path, str(name), str(data.get("description", "")), seed, sections)
+    return Recipe(path, str(name), str(data.get("description", "")), seed, sections, frozenset(data) & {*SECTIONS})

@@ -20,6 +20,7 @@ from pipeline.errors import UserError
 from pipeline.files import disk_errors, file_hash, write_json
 from pipeline.manifest import Counts, Manifest, peak_rss_mb, read_manifest, settings_hash, versions
 from pipeline.memory import TreePeak
+from pipeline.parts import part_paths
 from pipeline.progress import say
 from pipeline.recipe import Recipe
 from pipeline.records import content_hash
@@ -145,8 +146,57 @@ def inputs_of(stage: Stage, run: Path) -> dict[str, str]:
                 f"run 'retort {name}' first",
                 "let 'retort run' do all that is missing",
             )
+        if lost := _lost(STAGES[name], manifest, run):
+            raise UserError(
+                f"'{stage.name}' needs the stage '{name}', and {lost[0]} in {run}",
+                "restore it from a copy",
+                f"run 'retort {name} RECIPE --rebuild'"
+                + (" (what is lost is sampled anew)" if STAGES[name].pool else ""),
+            )
         found[name] = manifest.output_hash
     return found
+
+
+def _parts(stage: Stage, run: Path, suffix: str = "") -> dict[str, int]:
+    """The bytes of each part of a stage's folders."""
+    paths = [(folder, path) for folder in stage.folders for path in part_paths(run / f"{folder}{suffix}")]
+    return {f"{folder}/{path.name}": path.stat().st_size for folder, path in paths}
+
+
+def _lost(stage: Stage, manifest: Manifest, run: Path) -> list[str]:
+    """Which parts are not there as the manifest has them, in words."""
+    now = _parts(stage, run)
+    return [
+        f"the part {name} {'has changed since' if name in now else 'is gone'}"
+        for name, size in manifest.parts.items()
+        if now.get(name) != size
+    ]
+
+
+def check_sources(stage: Stage, recipe: Recipe, run: Path) -> None:
+    """Check that what a stage reads, near or far, was itself built as the recipe has it by now.
+
+    A pool is left out: what it holds beyond the recipe does no harm.
+
+    Raises:
+        UserError: a stage before it is stale.
+    """
+    for name in stage.reads:
+        before = STAGES[name]
+        check_sources(before, recipe, run)
+        manifest = read_manifest(run / before.folder)
+        if manifest is not None and not before.pool and (changed := _other_settings(before, recipe, manifest)):
+            raise UserError(
+                f"'{stage.name}' needs the stage '{name}', which was built from other settings ({', '.join(changed)})",
+                f"'retort run {recipe.path}' with the same settings rebuilds it and all that depends on it",
+                f"'retort {name} {recipe.path} --rebuild' rebuilds that stage alone",
+                "--run DIR starts another run",
+            )
+
+
+def _other_settings(stage: Stage, recipe: Recipe, manifest: Manifest) -> list[str]:
+    now = stage_settings(stage, recipe)
+    return [] if manifest.settings_hash == settings_hash(now) else _changed(manifest.settings, now) or ["settings"]
 
 
 def differences(stage: Stage, recipe: Recipe, run: Path) -> list[str] | None:
@@ -154,10 +204,8 @@ def differences(stage: Stage, recipe: Recipe, run: Path) -> list[str] | None:
     manifest = read_manifest(run / stage.folder)
     if manifest is None or not manifest.complete:
         return None
-    now = stage_settings(stage, recipe)
-    found = []
-    if manifest.settings_hash != settings_hash(now):
-        found = _changed(manifest.settings, now) or ["settings"]
+    found = _other_settings(stage, recipe, manifest)
+    found += _lost(stage, manifest, run)
     for name in stage.reads:
         before = read_manifest(run / STAGES[name].folder)
         if before is None or before.output_hash != manifest.inputs.get(name):
@@ -207,6 +255,7 @@ def run_stage(stage: Stage, recipe: Recipe, run: Path, rebuild: bool = False) ->
         UserError: an input is missing, the result is stale, or the stage's own trouble.
     """
     inputs = inputs_of(stage, run)
+    check_sources(stage, recipe, run)
     stale = differences(stage, recipe, run)
     if stale == []:
         say(f"{stage.name}: up to date")
@@ -250,6 +299,7 @@ def run_stage(stage: Stage, recipe: Recipe, run: Path, rebuild: bool = False) ->
             output_hash=outcome.output_hash or folder_hash(built),
             facts=outcome.facts,
             peak_tree_mb=peak.mb,
+            parts=_parts(stage, run, "" if stage.pool else ".building"),
         )
         manifest.write(out)
         if not stage.pool:

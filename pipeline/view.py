@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import textwrap
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 from pipeline.manifest import read_manifest
-from pipeline.parts import part_paths, read_rows
+from pipeline.parts import count_rows, part_paths, read_rows
 from pipeline.stages import STAGES
 
 
@@ -56,7 +57,7 @@ def pool_size(pool: Path) -> int:
     """Return how many records a pool holds, in parts and in its journal, without taking its lock."""
     import sqlite3
 
-    rows = sum(pq.ParquetFile(path).metadata.num_rows for path in part_paths(pool))
+    rows = count_rows(pool)
     journal = pool / "journal.sqlite"
     if journal.exists():
         # A journal that was made this moment holds no table yet.
@@ -64,6 +65,26 @@ def pool_size(pool: Path) -> int:
         with missing, sqlite3.connect(f"file:{journal}?mode=ro", uri=True) as database:
             rows += int(database.execute("SELECT count(*) FROM rows").fetchone()[0])
     return rows
+
+
+def listed(run: Path, count: int = 20) -> str:
+    """Return the first traces of a run, a line each: id, state, why it was dropped, how its problem begins.
+
+    Raises:
+        UserError: there is no run.
+    """
+    _check(run)
+    states = {row["trace_id"]: row["state"] for row in read_rows(run / "verdicts", ["trace_id", "state"])}
+    reasons = {row["id"]: row["reason"] for row in read_rows(run / "rejected", ["id", "reason"])}
+    asked = {row["id"]: row["messages"][-1]["content"] for row in read_rows(run / "problems", ["id", "messages"])}
+    lines = []
+    for row in islice(read_rows(run / "traces", ["id", "problem_id"]), count):
+        state = states.get(row["id"], "not verified")
+        reason = reasons.get(row["id"])
+        fate = state if reason in (None, state) else f"{state}, {reason}"
+        question = " ".join(asked.get(row["problem_id"], "").split())
+        lines.append(f"{row['id'][:16]}  {fate:<28}  {question[:60]}")
+    return "\n".join(lines) or f"no trace in {run} yet"
 
 
 def show(run: Path, prefix: str) -> str:
@@ -80,7 +101,9 @@ def show(run: Path, prefix: str) -> str:
             if found
             else f"no trace {prefix} in {run}"
         )
-        raise UserError(what, "give more of the id" if found else f"take an id from {run}/report/report.html")
+        raise UserError(
+            what, "give more of the id" if found else f"take an id from 'retort show {run}', which lists some of them"
+        )
     trace = _row(run / "traces", "id", found.pop())
     assert trace is not None
     problem = _row(run / "problems", "id", trace["problem_id"])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pipeline.records import Problem, Trace, content_hash
-from teacher.settings import SourceSettings
+from teacher.source_settings import SourceSettings
 
 
 @dataclass(order=True)

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.journal import Journal
 from pipeline.parts import read_rows
 from pipeline.records import Problem, Trace, trace_id
-from teacher.settings import SourceSettings
+from teacher.source_settings import SourceSettings
 from teacher.sources import column
 from teacher.thought import split
 

@@ -28,7 +28,8 @@ from teacher.imports import adopt
 from teacher.problems import load_problems
 from teacher.quota import coverage
 from teacher.sampling import wanted_ids
-from teacher.settings import ProblemsSettings, SamplingSettings
+from teacher.settings import SamplingSettings
+from teacher.source_settings import ProblemsSettings
 from teacher.traces import fill, routes, sampling_of
 
 FILE = "plan.json"

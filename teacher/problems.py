@@ -22,8 +22,8 @@ from teacher.drafts import drafted
 from teacher.families import as_problem, exercises
 from teacher.imports import IMPORTED, finished_trace, parted
 from teacher.models import RUN
-from teacher.settings import ProblemsSettings, SourceSettings
-from teacher.sources import Unread, column, rows_of
+from teacher.source_settings import ProblemsSettings, SourceSettings
+from teacher.sources import SHOWN, Unread, column, rows_of
 
 BadRow = dict[str, Any]
 DOMAINS = ("math", "code", "stem", "logic", "general")
@@ -122,12 +122,16 @@ def _read(read: Read, source: SourceSettings, seed: int) -> Chosen:
                 chosen.give(*_problem(row, source))
             except ValueError as error:
                 read.bad.append(
-                    {"where": where, "reason": str(error), "row": row.text if isinstance(row, Unread) else None}
+                    {"where": where, "reason": str(error), "row": row.text if isinstance(row, Unread) else shown(row)}
                 )
             if chosen.full:
                 break
     if not len(chosen):
         bad = read.bad[first_bad:]
+        if not entered:
+            if source.only:
+                raise UserError(f"no row of the source {source.name} is as problems.only wants it", "correct that")
+            raise UserError(f"the source {source.name} has no rows", "give one that has")
         raise UserError(
             f"the source {source.name} gave no problem out of {entered} rows"
             + (f" (first: {bad[0]['where']}: {bad[0]['reason']})" if bad else ""),
@@ -176,11 +180,14 @@ def _problem(row: dict[str, Any] | Unread, settings: SourceSettings) -> tuple[Pr
     domain = column(row, settings.domain_column) if settings.domain_column else settings.domain
     if domain not in DOMAINS:
         raise ValueError(f"no domain in column '{settings.domain_column}': {domain!r} is none of {', '.join(DOMAINS)}")
+    license = column(row, settings.license_column) if settings.license_column else settings.license
+    if not license:
+        raise ValueError(f"no licence in column '{settings.license_column}'")
     problem = Problem.of(
         messages,
         domain=domain,
-        source=settings.source if not settings.task else settings.name,
-        license=str(column(row, settings.license_column) if settings.license_column else settings.license),
+        source=settings.origin,
+        license=str(license),
         reference=reference,
         verifier=settings.verifier,
     )
@@ -202,6 +209,11 @@ def _reference(row: dict[str, Any], settings: SourceSettings) -> tuple[str | Non
         if not mark:
             raise ValueError(f"no '{settings.reference_after}' in column '{settings.reference}'")
     return reference.strip(), len(str(solution))
+
+
+def shown(row: dict[str, Any]) -> str:
+    """Return how a row begins, for whoever has to put it right."""
+    return json.dumps(row, ensure_ascii=False, default=str)[:SHOWN]
 
 
 def _is_messages(value: list[Any]) -> bool:

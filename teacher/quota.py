@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from teacher.settings import ProblemsSettings
+from teacher.source_settings import ProblemsSettings
 
 
 @dataclass(frozen=True)

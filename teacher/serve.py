@@ -258,6 +258,11 @@ def serve_until_stopped(recipe: Recipe, run: Path, domain: str = "") -> None:
             known = f"domains that have one: {', '.join(own)}" if own else "the recipe has one teacher for all"
             raise UserError(f"no teacher of its own for the domain '{domain}'", known, "leave --domain out")
         teacher, role = own[domain], f"teacher-{domain}"
+    if teacher.endpoints or teacher.endpoints_file:
+        raise UserError(
+            "teacher.endpoints names engines that are served already",
+            "set teacher.endpoints=[] (and endpoints_file='') to serve the model here",
+        )
     with serving(teacher.model, at_revision(teacher.engine, teacher.revision), run, role) as engine:
         print(*(endpoint.url for endpoint in engine.endpoints), sep="\n", flush=True)
         while (trouble := engine.tend(()) if engine.replicas else engine.trouble()) is None:

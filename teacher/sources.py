@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from pipeline.errors import UserError
 from teacher.gym import gym_rows
 from teacher.hub import hub_rows
-from teacher.settings import SourceSettings
+from teacher.source_settings import SourceSettings
 
 
 @dataclass(frozen=True)

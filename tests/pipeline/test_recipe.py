@@ -8,7 +8,8 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.recipe import RecipeError, load_recipe
-from teacher.settings import ProblemsSettings, SamplingSettings
+from teacher.settings import SamplingSettings
+from teacher.source_settings import ProblemsSettings
 
 
 def write(tmp_path: Path, text: str) -> Path:

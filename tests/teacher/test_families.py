@@ -17,7 +17,7 @@ from teacher.families import BENCHMARKS, FAMILIES, as_problem, exercises, family
 from teacher.families.exercise import FULL, SHORT, SINGLE, Hand
 from teacher.families.numerals import chinese, english
 from teacher.problems import generated, read_problems
-from teacher.settings import ProblemsSettings
+from teacher.source_settings import ProblemsSettings
 
 
 def trace_of(problem_id: str, answer: str) -> Trace:

@@ -16,7 +16,7 @@ from pipeline.records import Problem
 from teacher.cost import Price, PriceSettings, price_of, uses
 from teacher.plan import Piloted, Rate, pilot_of, predict, quota_lines
 from teacher.quota import coverage
-from teacher.settings import ProblemsSettings
+from teacher.source_settings import ProblemsSettings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -19,7 +19,7 @@ from pipeline.errors import UserError
 from pipeline.parts import read_rows
 from pipeline.records import Problem
 from teacher.problems import read_problems
-from teacher.settings import ProblemsSettings
+from teacher.source_settings import ProblemsSettings
 from teacher.sources import column, file_rows
 
 ROWS = [{"question": f"What is {n} plus 1?", "answer": str(n + 1)} for n in range(4)]
