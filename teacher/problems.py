@@ -131,7 +131,8 @@ def _read(read: Read, source: SourceSettings, seed: int) -> Chosen:
         if not entered:
             if source.only:
                 raise UserError(f"no row of the source {source.name} is as problems.only wants it", "correct that")
-            raise UserError(f"the source {source.name} has no rows", "give one that has")
+            rows = "accepted traces" if source.source.startswith(RUN) and not source.path else "rows"
+            raise UserError(f"the source {source.name} has no {rows}", "give one that has")
         raise UserError(
             f"the source {source.name} gave no problem out of {entered} rows"
             + (f" (first: {bad[0]['where']}: {bad[0]['reason']})" if bad else ""),

@@ -120,9 +120,9 @@ def base_rows(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
     yield from mixed(mix, MAKERS, rng)
 
 
-NUMERALS, CHINESE, ECHOED, COUNTDOWN = 0.35, 0.7, 0.2, 0.1
+NUMERALS, CHINESE, ECHOED, ARITHMETIC = 0.3, 0.7, 0.2, 0.15
 """Of the rows of the finish: those of `numerals`, of these those asked in Chinese, echoes in Chinese, and single steps
-of countdown."""
+of sums and countdown."""
 
 
 def chinese_echo(rng: random.Random) -> Row:
@@ -133,7 +133,7 @@ def chinese_echo(rng: random.Random) -> Row:
 
 
 def base_finish(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
-    """Yield the rows of the base's finish without end: much of what it learns last, Chinese numbers and countdown."""
+    """Yield the rows of the base's finish without end: much of what it learns last: Chinese numbers, arithmetic."""
     rows = base_rows(rng)
     while True:
         place = rng.random()
@@ -145,7 +145,7 @@ def base_finish(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
             while drawn.question.startswith("把") != asked_in_chinese:
                 drawn = draw("numerals", rng, rng.choice((SINGLE, FULL)))
             yield conversation(drawn, Hand(rng))
-        elif place < ECHOED + NUMERALS + COUNTDOWN:
-            yield conversation(draw("countdown", rng, SINGLE), Hand(rng))
+        elif place < ECHOED + NUMERALS + ARITHMETIC:
+            yield conversation(draw(rng.choice(("sums", "countdown")), rng, SINGLE), Hand(rng))
         else:
             yield next(rows)

@@ -109,4 +109,4 @@ def test_a_run_that_accepted_nothing_gives_no_problem_and_says_so(
     assert retort("run", recipe(engine.url), "--until", "filter").returncode == 0
     done = retort("run", rewriting(tmp_path, engine.url), "--until", "problems")
     assert done.returncode == 2
-    assert "the source run:small gave no problem out of 0 rows" in done.stderr
+    assert "the source run:small has no accepted traces: give one that has" in done.stderr

@@ -194,8 +194,8 @@ def test_settings_of_one_source_beside_several_are_refused() -> None:
         ("a.json", b"3", "holds no list of objects"),
         ("a.parquet", b"PAR1", "cannot read problems.path = .*give a whole Parquet file"),
         ("a.jsonl.gz", b"no gzip", "cannot read problems.path"),
-        ("a.jsonl", b"", "gave no problem out of 0 rows"),
-        ("a.csv", b"question,answer\n", "gave no problem out of 0 rows"),
+        ("a.jsonl", b"", "has no rows: give one that has"),
+        ("a.csv", b"question,answer\n", "has no rows: give one that has"),
     ],
 )
 def test_a_source_that_cannot_be_read_or_yields_nothing_is_an_error(
@@ -210,7 +210,7 @@ def test_a_source_that_cannot_be_read_or_yields_nothing_is_an_error(
 def test_one_empty_source_among_several_is_an_error(tmp_path: Path) -> None:
     one, empty = write(tmp_path / "one.jsonl", ROWS), tmp_path / "empty.jsonl"
     empty.write_text("\n")
-    with pytest.raises(UserError, match=r"the source .*empty.jsonl gave no problem"):
+    with pytest.raises(UserError, match=r"the source .*empty.jsonl has no rows"):
         read_problems(ProblemsSettings.model_validate({"sources": [{"path": str(one)}, {"path": str(empty)}]}))
 
 
