@@ -58,7 +58,8 @@ def card(role: str, model: Any, tokenizer: Any, took: list[tuple[Plan, dict[str,
         f"matrices, AdamW ({plan.adamw_lr}) for the rest, both rates falling over the last {plan.decay:.0%} of the "
         f"tokens{'' if plan.power == 1 else f', as the power {plan.power} of what is left'}. "
         + (
-            f"The last {last} of these tokens are finishes with fresh rates, much of them Chinese numbers. "
+            f"The last {last} of these tokens are a finish each, with fresh rates ({finishes[0][0].muon_lr} for Muon), "
+            "rather of what was half learned by then. "
             if last
             else ""
         )

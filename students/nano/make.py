@@ -33,10 +33,14 @@ MTOKENS = {"teacher": 13.0, "base": 16.0}
 DECAY = {"teacher": 0.95, "base": 0.3}
 POWER = {"teacher": 1.5, "base": 1.0}
 """A high rate is what new ways form at; what the teacher's many families share a small model by is a low one."""
-FINISHES = {"teacher": 0, "base": 2}
-FINISH_MTOKENS = 2.2
-"""Of each finish, with fresh rates: much of what the base has half learned till then."""
 CORPORA = {"teacher": teacher_corpus.teacher_rows, "base": base_corpus.base_rows}
+FINISHES = {"teacher": 1, "base": 2}
+FINISH_ROWS = {"teacher": teacher_corpus.teacher_finish, "base": base_corpus.base_finish}
+FINISH_PLANS = {
+    "teacher": {"tokens": 1_300_000, "decay": 1.0, "muon_lr": 0.006, "adamw_lr": 1e-3},
+    "base": {"tokens": 2_200_000, "decay": 1.0},
+}
+"""Of each finish, with fresh rates: rather what the model has half learned till then."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -102,9 +106,9 @@ def make(role: str, out: Path, seed: int, mtokens: float, threads: int) -> None:
     plan = Plan(tokens=int(mtokens * 1e6), decay=DECAY[role], power=POWER[role])
     took = [(plan, train(model, tokenizer, CORPORA[role], plan, seed, out, role))]
     for number in range(FINISHES[role]):
-        finish = Plan(tokens=int(FINISH_MTOKENS * 1e6), decay=1.0)
+        finish = Plan(**FINISH_PLANS[role])  # type: ignore[arg-type]
         name = f"finish-{number + 1}"
-        done = train(model, tokenizer, base_corpus.base_finish, finish, seed + number, out / name, f"{role}, {name}")
+        done = train(model, tokenizer, FINISH_ROWS[role], finish, seed + number, out / name, f"{role}, {name}")
         took.append((finish, done))
     aside = out / "model.building"
     shutil.rmtree(aside, ignore_errors=True)

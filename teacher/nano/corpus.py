@@ -206,6 +206,22 @@ def teacher_rows(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
             yield flawed_now_and_then(draw(name, rng, _weighted(SIZES, rng)), Hand(rng, slips[name]))
 
 
+FINISH = {"sums": 3.0, "countdown": 1.5, "units": 2.0, "knights": 1.8, "functions": 1.0, "ordering": 0.6}
+"""How often the finish draws the families of chains: rather those that are half learned by then."""
+FINISH_SLIP = 0.003
+
+
+def teacher_finish(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
+    """Yield the rows of the teacher's finish without end: all families, those of FINISH more often, hardly a slip."""
+    weights = WEIGHTS | FINISH
+    while True:
+        if rng.random() < PAGES / 4:
+            yield rng.choices((echo, facts, words), (0.2, 0.7, 0.1))[0](rng)
+        else:
+            drawn = draw(_weighted(weights, rng), rng, _weighted(SIZES, rng))
+            yield flawed_now_and_then(drawn, Hand(rng, FINISH_SLIP))
+
+
 def flawed_now_and_then(exercise: Exercise, hand: Hand) -> Row:
     """Return an exercise worked out, at the rates of FLAWED with a flaw."""
     chance = hand.rng.random()
