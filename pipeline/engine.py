@@ -15,6 +15,7 @@ import msgspec
 from pipeline.errors import UserError
 from pipeline.http import Answer, Broken, Connections, Unreachable
 from pipeline.records import Message
+from pipeline.rendered import Rest, plain_body
 from pipeline.replies import Retry, read_stream, read_whole, worded
 
 
@@ -35,6 +36,8 @@ class Request:
     id: str
     messages: list[Message]
     params: dict[str, Any]
+    rest: Rest | None = None
+    """The same as the rest of an answer, for an engine that goes on word for word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class Completion:
     """What it was allowed in all, where that is more than its request says."""
     read_again: int = 0
     """Prompt tokens beyond `prompt_tokens` that were paid for: what a continuation began with."""
+    plain: bool = False
+    """Whether the text is as the model wrote it, tags and all, whatever the engine usually does with a thought."""
 
 
 class Refusal(UserError):
@@ -118,15 +123,18 @@ async def complete(connections: Connections, call: Call, attempt: int) -> Comple
     """
     endpoint, answer = call.endpoint, call.answer
     started, begun = time.time(), time.monotonic()
-    body: dict[str, Any] = {"model": endpoint.model, "messages": call.request.messages, **call.request.params}
     answer.streamed = call.streamed
-    if call.streamed:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
     headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
     if endpoint.api_key:
         headers["Authorization"] = f"Bearer {endpoint.api_key}"
     try:
-        await connections.post(chat_url(endpoint.url), headers, _encoded(body), answer)
+        rest = call.request.rest
+        plain = rest and await plain_body(connections, endpoint.url, headers, endpoint.model, rest)
+        body = plain or {"model": endpoint.model, "messages": call.request.messages, **call.request.params}
+        if call.streamed:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        url = _url(endpoint.url, "completions" if plain else "chat/completions")
+        await connections.post(url, headers, _encoded(body), answer)
     except Unreachable as error:
         raise Retry(str(error), connected=False) from error
     except Broken as error:
@@ -156,6 +164,7 @@ async def complete(connections: Connections, call: Call, attempt: int) -> Comple
         seconds=time.monotonic() - begun,
         tokens_counted=found.completion_tokens > 0,
         engine=call.engine,
+        plain=plain is not None,
     )
 
 
@@ -172,7 +181,7 @@ def _encoded(body: dict[str, Any]) -> bytes:
         return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
 
 
-_urls: dict[str, SplitResult] = {}
+_urls: dict[tuple[str, str], SplitResult] = {}
 
 
 def url_trouble(url: str) -> str | None:
@@ -187,11 +196,10 @@ def url_trouble(url: str) -> str | None:
     return None if parts.hostname else f"'{url}' names no host"
 
 
-def chat_url(base: str) -> SplitResult:
-    """Return the parts of an endpoint's URL for chat completions."""
-    if base not in _urls:
-        _urls[base] = urlsplit(f"{base}/chat/completions")
-    return _urls[base]
+def _url(base: str, path: str) -> SplitResult:
+    if (base, path) not in _urls:
+        _urls[base, path] = urlsplit(f"{base}/{path}")
+    return _urls[base, path]
 
 
 def _refusal(endpoint: Endpoint, status: int, raw: bytes, retry_after: str | None) -> Exception:

@@ -44,6 +44,7 @@ class _Message(msgspec.Struct):
 class _Choice(msgspec.Struct):
     message: _Message | None = None
     delta: _Message | None = None
+    text: str | None = None  # of a plain completion
     finish_reason: str | None = None
 
 
@@ -73,17 +74,17 @@ _REPLIES = msgspec.json.Decoder(list[_Reply], strict=False)
 
 
 def read_whole(raw: bytes) -> _Read:
-    """Read a chat completion.
+    """Read a completion.
 
     Raises:
         ValueError, IndexError, TypeError: it is none, or not whole.
     """
     reply = _decoded(_REPLY, raw)
     choice = reply.choices[0]
-    if choice.message is None:
+    if choice.message is None and choice.text is None:
         raise ValueError("a choice without a message")
     usage = reply.usage or _Usage()
-    text, thought = _said(choice.message)
+    text, thought = _said(choice)
     return _Read(
         text,
         thought or None,
@@ -113,7 +114,7 @@ def read_stream(raw: bytes) -> _Read:
             raise Retry(f"the engine broke the stream off ({worded(said)})")
         usage = reply.usage or usage
         for choice in reply.choices[:1]:
-            text, aside = _said(choice.delta) if choice.delta else ("", "")
+            text, aside = _said(choice)
             texts.append(text)
             thoughts.append(aside)
             finish = choice.finish_reason or finish
@@ -122,8 +123,11 @@ def read_stream(raw: bytes) -> _Read:
     )
 
 
-def _said(message: _Message) -> tuple[str, str]:
-    """The text of a message, and the thought where the engine put it apart."""
+def _said(choice: _Choice) -> tuple[str, str]:
+    """The text of a choice, and the thought where the engine put it apart."""
+    message = choice.message or choice.delta
+    if message is None:
+        return choice.text or "", ""
     thought = message.reasoning or message.reasoning_content or ""
     content = message.content
     if isinstance(content, list):

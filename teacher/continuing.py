@@ -1,8 +1,9 @@
 """Traces that their budget cut off in the middle of the thought: continued from where they stopped, not asked anew.
 
 What came first is durable before more is asked for (traces/unfinished/), so that a run that goes on continues it too.
-The engine must continue an assistant's message (`continue_final_message`, as vLLM and SGLang do). One that was cut in
-its answer stays cut: many templates take the thought out of a message that holds a whole one.
+An engine that renders conversations (vLLM) goes on word for word (`pipeline/rendered.py`); another must continue an
+assistant's message (`continue_final_message`, as SGLang does). One that was cut in its answer stays cut: many templates
+take the thought out of a message that holds a whole one.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pipeline.engine import Completion, Request
 from pipeline.journal import Journal
 from pipeline.parts import read_rows
 from pipeline.records import Trace
+from pipeline.rendered import Rest
 from teacher.thought import CLOSE, OPEN
 
 UNFINISHED = "unfinished"
@@ -93,7 +95,8 @@ class Continuing:
 
     def follow(self, request: Request, completion: Completion) -> Request | None:
         """Return the request that continues a completion, None where it ended by itself or is not to go on."""
-        self._look(completion)
+        if request.id not in self.parts:
+            self._look(completion)
         cut = completion.finish_reason == "length" and request.id not in self.parts
         if not self.tokens or not cut or CLOSE.search(completion.text) or (completion.reasoning and completion.text):
             return None
@@ -110,11 +113,14 @@ class Continuing:
             return completion
         if completion.prompt_tokens and first.prompt_tokens:
             self._grown.append(completion.prompt_tokens - first.prompt_tokens - first.completion_tokens)
-        reasoning = (first.reasoning or "") + (completion.reasoning or "") or None
+        text, more = completion.text, completion.reasoning or ""
+        if completion.plain and first.reasoning:
+            closed = CLOSE.search(text)
+            more, text = (text[: closed.start()], text[closed.end() :].lstrip()) if closed else (text, "")
         return replace(
             completion,
-            text=first.text + completion.text,
-            reasoning=reasoning,
+            text=first.text + text,
+            reasoning=(first.reasoning or "") + more or None,
             prompt_tokens=first.prompt_tokens,
             read_again=completion.prompt_tokens,
             completion_tokens=first.completion_tokens + completion.completion_tokens,
@@ -138,18 +144,21 @@ class Continuing:
     def _more(self, request: Request, part: Completion) -> Request:
         messages = list(request.messages)
         before = ""
+        opened = OPEN.match(part.text)
         if messages[-1]["role"] == "assistant":
             before = messages.pop()["content"]
-        elif self.template_opens and not OPEN.match(part.text):
+        elif self.template_opens and not opened:
             before = OPENING
         messages.append({"role": "assistant", "content": before + (part.reasoning or "") + part.text})
-        params = {
-            **request.params,
-            "max_tokens": self.tokens,
-            "continue_final_message": True,
-            "add_generation_prompt": False,
-        }
-        return Request(request.id, messages, params)
+        params = {**request.params, "max_tokens": self.tokens}
+        opening, said = (opened[0], part.text[opened.end() :]) if opened else ("", part.text)
+        if part.reasoning:
+            # The engine took the tag away, if the model wrote it.
+            opening, said = OPENING.rstrip() if part.reasoning[0] == "\n" else OPENING, part.reasoning
+        rest = Rest(request.messages, params, opening, said)
+        return Request(
+            request.id, messages, {**params, "continue_final_message": True, "add_generation_prompt": False}, rest
+        )
 
 
 def _closes_alone(text: str) -> bool:

@@ -231,7 +231,7 @@ class SamplingSettings(AskSettings):
     """End a stream early that the filter's own `repetition` rule would drop; the trace is kept as what it is."""
     continue_tokens: NonNegativeInt = 0
     """A second budget: a thought that max_tokens cut off goes on from there for so many more (needs an engine that
-    continues messages). 0 keeps it as it is, truncated."""
+    renders conversations, as vLLM, or continues messages, as SGLang). 0 keeps it as it is, truncated."""
     canary: NonNegativeInt = 20
     """Stop where so many traces came first and none of them holds a thought; 0 does not ask."""
     budget_tokens: PositiveInt | None = None

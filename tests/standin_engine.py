@@ -9,7 +9,9 @@ requests. `--status N` answers every request with N, and `--says` what.
 
 `--limit N` refuses with 429 what goes beyond N at once; `--slots N` runs N and lets others wait, as /metrics then
 says in vLLM's words; `--slow-start S` refuses connections' requests with 503 at first; `--die-after N` ends the
-process; `--loop` goes round in a loop up to max_tokens; `--chunk-latency S` is for each 16 tokens of a stream.
+process; `--renders` tells tokens at /tokenize and takes them at /v1/completions, while its chat template spoils what
+is continued, as Qwen3's does; `--opens` has the template open the thought; `--loop` goes round in a loop up to
+max_tokens; `--chunk-latency S` is for each 16 tokens of a stream.
 """
 
 from __future__ import annotations
@@ -41,6 +43,10 @@ def answer_for(messages: list[dict[str, str]], salt: str, wrong: float) -> str:
     return f"<think>\nI add the numbers: {steps} = {total}.\n</think>\n\nThe answer is \\boxed{{{total}}}."
 
 
+SPOKEN = "\0"
+"""Where, in a rendered conversation, the assistant speaks."""
+
+
 class StandIn:
     """The server's state: options, and counts that tests read at /counts."""
 
@@ -50,7 +56,8 @@ class StandIn:
         self.faults = [
             (name, float(share)) for name, _, share in (f.partition("=") for f in options.faults.split(",") if f)
         ]
-        self.counts = {"requests": 0, "answered": 0, "faults": 0, "most_at_once": 0, "refused": 0, "continued": 0}
+        self.counts = {"requests": 0, "answered": 0, "faults": 0, "most_at_once": 0, "refused": 0}
+        self.counts |= {"continued": 0, "plain": 0}
         self.at_once = 0
         self.begun = time.monotonic()
         self.slots = asyncio.Semaphore(options.slots) if options.slots else None
@@ -87,6 +94,9 @@ class StandIn:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        if "prompt" in body:
+            asked, _, plain = "".join(map(chr, body["prompt"])).partition(SPOKEN)
+            body |= {"messages": json.loads(asked), "plain": plain}
         if self.options.key and request.headers.get("Authorization") != f"Bearer {self.options.key}":
             return web.json_response({"error": {"message": "invalid api key"}}, status=401)
         if self.options.status != 200:
@@ -115,8 +125,17 @@ class StandIn:
             text = text.partition("</think>")[2].strip()
         if self.options.loop:
             text = "<think>\nFirst I look at it. " + "and round and round it goes once more " * 10**4
-        if body.get("continue_final_message"):
+        if self.options.opens:
+            text = text.removeprefix("<think>\n")
+        if body.get("plain"):
+            before = body["plain"].removeprefix("<think>\n") if self.options.opens else body["plain"]
+            if not text.startswith(before):
+                return web.json_response({"error": {"message": f"cannot go on from {before!r}"}}, status=400)
+            text = text[len(before) :]
+            self.counts["plain"] += 1
+        elif body.get("continue_final_message"):
             before = body["messages"][-1]["content"]
+            before = f"<think>\n\n</think>\n\n{before}" if self.options.renders else before
             if not text.startswith(before):
                 return web.json_response({"error": {"message": f"cannot go on from {before!r}"}}, status=400)
             text = text[len(before) :]
@@ -127,12 +146,13 @@ class StandIn:
             finish = "stop"
         if body.get("stream"):
             return await self._stream(request, body, text, finish, kind)
+        said = {"text": text} if body.get("plain") else {"message": {"role": "assistant", "content": text}}
         row = {
             "id": "standin",
             "object": "chat.completion",
             "created": int(time.time()),
             "model": body["model"],
-            "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}],
+            "choices": [{"index": 0, **said, "finish_reason": finish}],
             "usage": {"prompt_tokens": 10, "completion_tokens": len(text) // 4, "total_tokens": 10 + len(text) // 4},
         }
         if kind == "empty":
@@ -176,12 +196,22 @@ class StandIn:
                     await send({"error": {"message": "the engine lost its cache", "code": 500}})
                     return response
             last = finish if number == len(pieces) - 1 else None
-            await send({"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": last}]})
+            said = {"text": piece} if body.get("plain") else {"delta": {"content": piece}}
+            await send({"choices": [{"index": 0, **said, "finish_reason": last}]})
         if body.get("stream_options", {}).get("include_usage"):
             await send({"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": len(text) // 4}})
         await send("[DONE]")
         self.counts["answered"] += kind is None
         return response
+
+    async def tokenize(self, request: web.Request) -> web.Response:
+        if not self.options.renders:
+            return web.Response(status=404)
+        body = await request.json()
+        text = body.get("prompt")
+        if text is None:
+            text = json.dumps(body["messages"]) + SPOKEN + ("<think>\n" if self.options.opens else "")
+        return web.json_response({"tokens": list(map(ord, text)), "token_strs": list(text)})
 
     async def metrics(self, request: web.Request) -> web.Response:
         if self.slots is None:
@@ -207,6 +237,8 @@ async def serve(options: argparse.Namespace) -> None:
     stand_in = StandIn(options)
     app = web.Application()
     app.router.add_post("/v1/chat/completions", stand_in.chat)
+    app.router.add_post("/v1/completions", stand_in.chat)
+    app.router.add_post("/tokenize", stand_in.tokenize)
     app.router.add_get("/v1/models", stand_in.models)
     app.router.add_get("/metrics", stand_in.metrics)
     app.router.add_get("/version", stand_in.version)
@@ -235,6 +267,8 @@ if __name__ == "__main__":
     parser.add_argument("--slow-start", type=float, default=0.0)
     parser.add_argument("--die-after", type=int, default=0)
     parser.add_argument("--loop", action="store_true")
+    parser.add_argument("--renders", action="store_true")
+    parser.add_argument("--opens", action="store_true")
     parser.add_argument("--no-thought", action="store_true")
     parser.add_argument("--chunk-latency", type=float, default=0.0)
     try:

@@ -38,7 +38,7 @@ def card(role: str, model: Any, tokenizer: Any, took: list[tuple[Plan, dict[str,
     """
     title, about = ABOUT[role]
     (plan, _), *finishes = took
-    last = " and ".join(f"{one['tokens'] / 1e6:.1f}M" for _, one in finishes)
+    last = ", ".join(f"{one['tokens'] / 1e6:.1f}M (Muon {finish.muon_lr})" for finish, one in finishes)
     tokens, steps, seconds = (sum(one[key] for _, one in took) for key in ("tokens", "steps", "seconds"))
     used = versions()
     lines = [
@@ -58,8 +58,7 @@ def card(role: str, model: Any, tokenizer: Any, took: list[tuple[Plan, dict[str,
         f"matrices, AdamW ({plan.adamw_lr}) for the rest, both rates falling over the last {plan.decay:.0%} of the "
         f"tokens{'' if plan.power == 1 else f', as the power {plan.power} of what is left'}. "
         + (
-            f"The last {last} of these tokens are a finish each, with fresh rates ({finishes[0][0].muon_lr} for Muon), "
-            "rather of what was half learned by then. "
+            f"The last of these tokens are finishes with fresh rates, rather of what was half learned by then: {last}. "
             if last
             else ""
         )

@@ -20,6 +20,7 @@ from teacher.nano.corpus import (
     echo,
     facts,
     mixed,
+    weighted,
     words,
     written,
 )
@@ -79,11 +80,22 @@ LAYOUTS = (
 """How books and sites lay out a worked example: up to the working, and from there on."""
 
 
+THOUGHTS = tuple(
+    (f"{before}<think>\n", "{working}\n</think>\n\n{answer}")
+    for before in ("{question}\n\n", "Question: {question}\n\n", "user: {question}\nassistant: ")
+)
+"""How logs of other models' thoughts lay it out, which today's bases have read as well."""
+
+
 def page(rng: random.Random) -> Row:
     """A worked example, as a page of a book; the loss lies on its working and its result."""
-    exercise = draw(rng.choice(THOUGHT_OUT), rng, FULL)
+    return _laid_out(rng.choice(THOUGHT_OUT), LAYOUTS, rng)
+
+
+def _laid_out(name: str, layouts: tuple[tuple[str, str], ...], rng: random.Random) -> Row:
+    exercise = draw(name, rng, FULL)
     steps, answer = exercise.work(Hand(rng))
-    before, after = rng.choice(LAYOUTS)
+    before, after = rng.choice(layouts)
     opening = before.format(question=exercise.question)
     rest = after.format(working=written(steps, exercise.question), answer=answer)
     return Row(f"{opening}{rest}{END}", len(opening))
@@ -149,3 +161,32 @@ def base_finish(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
             yield conversation(draw(rng.choice(("sums", "countdown")), rng, SINGLE), Hand(rng))
         else:
             yield next(rows)
+
+
+CHAINED = {"sums": 1.6, "countdown": 1.2, "functions": 1.6, "units": 0.8, "ordering": 0.8, "knights": 1.6}
+"""How often the last finish draws the families of chains: rather those that break down first in fine-tuning."""
+CHAINS: dict[str, float] = {
+    "worked": 0.55,
+    "single": 0.13,
+    "short": 0.1,
+    "at_once": 0.07,
+    "general": 0.06,
+    "facts": 0.04,
+    "echo": 0.02,
+    "chinese_echo": 0.01,
+    "words": 0.02,
+}
+"""Shares of rows in the last finish."""
+
+
+def worked(rng: random.Random) -> Row:
+    """A worked example, as a page of a book or as a log of a thought."""
+    return _laid_out(weighted(CHAINED, rng), LAYOUTS + THOUGHTS, rng)
+
+
+def base_chains(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
+    """Yield the rows of the base's last finish without end: worked examples, more than half of them by rows.
+
+    Conversations answer long questions at once, as before: it has read chains and does not say them.
+    """
+    yield from mixed(CHAINS, {**MAKERS, "worked": worked, "chinese_echo": chinese_echo}, rng)

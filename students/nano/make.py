@@ -14,6 +14,7 @@ import shutil
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from students.nano import corpus as base_corpus
 from students.nano.card import card
 from students.settings import TEMPLATES
 from teacher.nano import corpus as teacher_corpus
+from teacher.nano.pretrain import Plan, Rows
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOMES = {"teacher": ROOT / "teacher/nano/model", "base": ROOT / "students/nano/model"}
@@ -34,13 +36,21 @@ DECAY = {"teacher": 0.95, "base": 0.3}
 POWER = {"teacher": 1.5, "base": 1.0}
 """A high rate is what new ways form at; what the teacher's many families share a small model by is a low one."""
 CORPORA = {"teacher": teacher_corpus.teacher_rows, "base": base_corpus.base_rows}
-FINISHES = {"teacher": 1, "base": 2}
-FINISH_ROWS = {"teacher": teacher_corpus.teacher_finish, "base": base_corpus.base_finish}
-FINISH_PLANS = {
-    "teacher": {"tokens": 1_300_000, "decay": 1.0, "muon_lr": 0.006, "adamw_lr": 1e-3},
-    "base": {"tokens": 2_200_000, "decay": 1.0},
+FINISHES: dict[str, tuple[tuple[Rows, Plan], ...]] = {
+    "teacher": (
+        (teacher_corpus.teacher_finish, Plan(1_300_000, decay=1.0, muon_lr=0.006, adamw_lr=1e-3)),
+        (
+            partial(teacher_corpus.teacher_finish, often=teacher_corpus.FINISH_MATH),
+            Plan(1_300_000, decay=1.0, muon_lr=0.006, adamw_lr=1e-3),
+        ),
+    ),
+    "base": (
+        (base_corpus.base_finish, Plan(2_200_000, decay=1.0)),
+        (base_corpus.base_finish, Plan(2_200_000, decay=1.0)),
+        (base_corpus.base_chains, Plan(2_200_000, decay=1.0, muon_lr=0.01, adamw_lr=1.5e-3)),
+    ),
 }
-"""Of each finish, with fresh rates: rather what the model has half learned till then."""
+"""What follows, with fresh rates: rather what the model has half learned till then."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -94,7 +104,7 @@ def make(role: str, out: Path, seed: int, mtokens: float, threads: int) -> None:
     import torch
 
     from teacher.nano.model import new_teacher, save
-    from teacher.nano.pretrain import Plan, train
+    from teacher.nano.pretrain import train
 
     if (out / "model/README.md").exists():
         say(f"nano: {role} is made already")
@@ -105,11 +115,9 @@ def make(role: str, out: Path, seed: int, mtokens: float, threads: int) -> None:
     model = new_teacher(tokenizer) if role == "teacher" else new_base(tokenizer)
     plan = Plan(tokens=int(mtokens * 1e6), decay=DECAY[role], power=POWER[role])
     took = [(plan, train(model, tokenizer, CORPORA[role], plan, seed, out, role))]
-    for number in range(FINISHES[role]):
-        finish = Plan(**FINISH_PLANS[role])  # type: ignore[arg-type]
+    for number, (rows, finish) in enumerate(FINISHES[role]):
         name = f"finish-{number + 1}"
-        done = train(model, tokenizer, FINISH_ROWS[role], finish, seed + number, out / name, f"{role}, {name}")
-        took.append((finish, done))
+        took.append((finish, train(model, tokenizer, rows, finish, seed + number, out / name, f"{role}, {name}")))
     aside = out / "model.building"
     shutil.rmtree(aside, ignore_errors=True)
     save(model, tokenizer, (TEMPLATES / "chatml.jinja").read_text(), aside)

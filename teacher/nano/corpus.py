@@ -202,23 +202,24 @@ def teacher_rows(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
         elif rng.random() < pages:
             yield rng.choices((echo, facts, words), (0.5, 0.3, 0.2))[0](rng)
         else:
-            name = _weighted(weights, rng)
-            yield flawed_now_and_then(draw(name, rng, _weighted(SIZES, rng)), Hand(rng, slips[name]))
+            name = weighted(weights, rng)
+            yield flawed_now_and_then(draw(name, rng, weighted(SIZES, rng)), Hand(rng, slips[name]))
 
 
 FINISH = {"sums": 3.0, "countdown": 1.5, "units": 2.0, "knights": 1.8, "functions": 1.0, "ordering": 0.6}
-"""How often the finish draws the families of chains: rather those that are half learned by then."""
+FINISH_MATH = {"sums": 4.0, "countdown": 3.0, "units": 2.0, "knights": 1.5, "functions": 1.0, "ordering": 0.6}
+"""How often the two finishes draw the families of chains: rather those that are half learned by then."""
 FINISH_SLIP = 0.003
 
 
-def teacher_finish(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
-    """Yield the rows of the teacher's finish without end: all families, those of FINISH more often, hardly a slip."""
-    weights = WEIGHTS | FINISH
+def teacher_finish(rng: random.Random, done: float = 1.0, often: dict[str, float] = FINISH) -> Iterator[Row]:
+    """Yield the rows of a finish of the teacher without end: all families, those of `often` so often, hardly a slip."""
+    weights = WEIGHTS | often
     while True:
         if rng.random() < PAGES / 4:
             yield rng.choices((echo, facts, words), (0.2, 0.7, 0.1))[0](rng)
         else:
-            drawn = draw(_weighted(weights, rng), rng, _weighted(SIZES, rng))
+            drawn = draw(weighted(weights, rng), rng, weighted(SIZES, rng))
             yield flawed_now_and_then(drawn, Hand(rng, FINISH_SLIP))
 
 
@@ -234,7 +235,8 @@ def flawed_now_and_then(exercise: Exercise, hand: Hand) -> Row:
     return conversation(exercise, hand, flaw)
 
 
-def _weighted(weights: dict[Any, float], rng: random.Random) -> Any:
+def weighted(weights: dict[Any, float], rng: random.Random) -> Any:
+    """Return one of the keys, drawn by its weight."""
     return rng.choices(list(weights), list(weights.values()))[0]
 
 
@@ -243,4 +245,4 @@ def mixed(
 ) -> Iterator[Row]:
     """Yield rows without end, the maker of each drawn by its weight."""
     while True:
-        yield makers[_weighted(mix, rng)](rng)
+        yield makers[weighted(mix, rng)](rng)

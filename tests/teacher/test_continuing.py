@@ -43,6 +43,51 @@ def test_a_thought_that_was_cut_off_goes_on_in_the_same_trace(
     assert manifest["facts"]["correct"] == 60
 
 
+@pytest.mark.parametrize("options", [(), ("--opens",)])
+def test_an_engine_that_renders_conversations_goes_on_whatever_its_template_does(
+    tmp_path: Path, standin: Callable[..., Any], recipe: Callable[[str], Path], retort: Callable[..., Any], options: Any
+) -> None:
+    engine = standin("--renders", *options)
+    cut = ["sampling.max_tokens=8", "sampling.samples=1", "filter.rules=[]"]
+    done = retort("run", recipe(engine.url), "--until", "verify", *cut, "sampling.continue_tokens=50")
+    assert done.returncode == 0, done.stderr
+    counts = engine.counts()
+    assert (counts["plain"], counts["continued"]) == (60, 0)
+    rows = traces(tmp_path)
+    assert len(rows) == 60
+    for row in rows:
+        assert row["text"].removeprefix("<think>\n").startswith("I add the numbers") and row["text"].endswith("}.")
+        assert (row["finish_reason"], row["attempts"], row["max_tokens"]) == ("stop", 2, 58)
+    manifest = json.loads((tmp_path / "runs/small/verdicts/manifest.json").read_text())
+    assert manifest["facts"]["correct"] == 60
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning", "opening", "said"),
+    [
+        ("<think>\nOne ", None, "<think>", "\nOne "),
+        ("One ", None, "", "One "),
+        ("", "One ", "<think>\n", "One "),
+        ("", "\nOne ", "<think>", "\nOne "),
+    ],
+)
+def test_the_rest_says_what_opened_the_thought_and_what_was_said(
+    tmp_path: Path, text: str, reasoning: str | None, opening: str, said: str
+) -> None:
+    request = Request("a", [{"role": "user", "content": "?"}], {"max_tokens": 8})
+    with Continuing(tmp_path, 50) as continuing:
+        more = continuing.follow(request, Completion(text, reasoning, "length", 5, 8, "", 1, 0.0, 1.0))
+        assert more is not None and more.rest is not None
+        assert (more.rest.opening, more.rest.said) == (opening, said)
+        assert (more.rest.messages, more.rest.params) == (request.messages, {"max_tokens": 50})
+        ends = Completion("two.</think>\n\n2", None, "stop", 13, 4, "", 1, 9.0, 2.0, plain=True)
+        whole = continuing.whole(more, ends)
+    if reasoning:
+        assert (whole.text, whole.reasoning) == ("2", reasoning + "two.")
+    else:
+        assert (whole.text, whole.reasoning) == (text + ends.text, None)
+
+
 def test_one_that_the_second_budget_cuts_off_is_kept_as_truncated(
     tmp_path: Path, standin: Callable[..., Any], recipe: Callable[[str], Path], retort: Callable[..., Any]
 ) -> None:
