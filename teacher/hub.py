@@ -25,14 +25,15 @@ def hub_rows(repository: str, config: str, split: str, *ways: str) -> Iterator[t
 
     # Its client tells of every retry, for 25 s, before it gives up; our one line says the same.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    number = 0
     try:
         for number, row in enumerate(load_dataset(repository, config or None, split=split, streaming=True), start=1):
             yield f"{repository}[{split}]:{number}", dict(row)
     except Exception as error:  # the Hub client raises a dozen unrelated kinds
         first = str(error).strip().split("\n")[0][:200]
         raise UserError(
-            f"cannot read the Hub dataset {repository}, config '{config}', split '{split}' "
-            f"({type(error).__name__}: {first})",
-            "check the names and the connection",
+            f"cannot read the Hub dataset {repository}, config '{config}', split '{split}'"
+            f"{f' beyond row {number:,}' if number else ''} ({type(error).__name__}: {first})",
+            "check the connection and run the same command again" if number else "check the names and the connection",
             *ways,
         ) from error

@@ -162,14 +162,36 @@ def _parquet(path: Path) -> Iterator[Row]:
 
     if not path.exists():
         raise FileNotFoundError(path)
-    number = 0
     try:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{path}: row {number}", row
+        file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        first = str(error).split("\n")[0][:SHOWN]
         raise UserError(
-            f"cannot read problems.path = {path} after {number} rows ({first})", "give a whole Parquet file"
+            f"cannot read problems.path = {path} ({_first_line(error)})", "give a whole Parquet file"
         ) from error
+    number = 0
+    for group in range(file.num_row_groups):
+        ends = number + file.metadata.row_group(group).num_rows
+        try:
+            for batch in file.iter_batches(batch_size=1024, row_groups=[group]):
+                for row in _plain(batch):
+                    number += 1
+                    yield f"{path}: row {number}", row
+        except (pa.ArrowException, OSError) as error:
+            # Nothing of a damaged group can be told apart; the next one stands by itself.
+            yield f"{path}: rows {number + 1} to {ends}", Unread(f"damaged Parquet ({_first_line(error)})", "")
+        number = ends
+
+
+def _plain(batch: Any) -> Iterator[dict[str, Any] | Unread]:
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        for place in range(batch.num_rows):
+            try:
+                yield batch.slice(place, 1).to_pylist()[0]
+            except UnicodeDecodeError as error:
+                yield Unread("text that is not UTF-8", error.object[:SHOWN].decode("utf-8", "replace"))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0][:SHOWN]
