@@ -67,6 +67,8 @@ def parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="show a trace with its problem and verdict; without an id, list some")
     show.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
     show.add_argument("trace", nargs="?", default="", metavar="TRACE_ID", help="its id, or the first characters of it")
+    settings = commands.add_parser("settings", help="explain the settings of a recipe: keys, defaults, kinds")
+    settings.add_argument("section", nargs="?", default="", metavar="SECTION", help="one section alone, as in sampling")
     return top
 
 
@@ -94,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("retort: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        if not _reader_left() and arguments.command not in ("status", "show"):
+        if not _reader_left() and arguments.command not in ("status", "show", "settings"):
             raise
         # The reader of our output went away (`retort show | head`): nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -121,6 +123,9 @@ def _command(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.command == "show":
         print(view.show(arguments.run, arguments.trace) if arguments.trace else view.listed(arguments.run))
+        return 0
+    if arguments.command == "settings":
+        print(importlib.import_module("pipeline.reference").reference(arguments.section))
         return 0
 
     from pipeline.progress import say

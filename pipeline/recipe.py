@@ -97,7 +97,8 @@ class Recipe:
         }
 
 
-def _near(name: str, names: Sequence[str]) -> str:
+def near(name: str, names: Sequence[str]) -> str:
+    """Return the question whether the most similar of the names was meant, or all of them where none is similar."""
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else f"valid here: {', '.join(sorted(names))}"
 
@@ -120,7 +121,7 @@ def _describe(section: str, kind: type[Settings], error: Any) -> str:
     value = json.dumps(error["input"], default=str, ensure_ascii=False)
     value = value if len(value) <= 80 else value[:77] + "..."
     if error["type"] == "extra_forbidden":
-        return f"{key} = {value}: no such key; {_near(str(location[-1]), _names_at(kind, location))}"
+        return f"{key} = {value}: no such key; {near(str(location[-1]), _names_at(kind, location))}"
     if error["type"] == "missing":
         return f"{key}: missing; it must be set"
     message = re.sub(r"^(Value|Assertion) error, ", "", error["msg"])
@@ -174,7 +175,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     for key in data:
         if key not in SECTIONS and key not in TOP_LEVEL:
             value = json.dumps(data[key], default=str)[:80]
-            problems.append(f"{key} = {value}: no such section; {_near(key, [*SECTIONS, *TOP_LEVEL])}")
+            problems.append(f"{key} = {value}: no such section; {near(key, [*SECTIONS, *TOP_LEVEL])}")
     name = data.get("name", path.stem)
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         problems.append(f"name = {name!r}: must be letters, digits, '.', '_' and '-' (it names the run's folder)")
