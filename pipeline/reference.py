@@ -1,4 +1,4 @@
-"""The settings reference, read off the settings' own classes: key, default, kind, and the words below it in the source."""
+"""The settings reference, read off the settings' own classes: key, default, kind, with the words below it."""
 
 from __future__ import annotations
 
