@@ -151,10 +151,12 @@ def _command(arguments: argparse.Namespace) -> int:
                 run_stage(STAGES["problems"], recipe, run, rebuild=True)
             print(importlib.import_module("teacher.plan").plan(recipe, run, arguments.pilot))
         elif arguments.command == "run":
+            trains = "train" in recipe.given or arguments.until in ("train", "arms", "eval")
             for stage in STAGES.values():
-                if stage.name == "train" and "train" not in recipe.given and arguments.until is None:
-                    say("no [train] in the recipe: the run ends with its dataset")
-                    return 0
+                if stage.name in ("train", "arms", "eval") and not trains:
+                    if stage.name == "train":
+                        say("no [train] in the recipe: the run ends with its dataset and the report")
+                    continue
                 run_stage(stage, recipe, run, rebuild=True)
                 if stage.name == arguments.until:
                     return 0

@@ -30,6 +30,7 @@ from pipeline.records import content_hash
 class Stage:
     """A stage: its name, the folders it owns (the first holds its manifest), what it reads.
 
+    What is in `may_read` it reads where it is there: a run may end before it.
     `revisit` ("module:name") takes the facts of a whole result and says why it is worth doing again, or "".
     """
 
@@ -41,6 +42,7 @@ class Stage:
     pool: bool = False
     resumes: bool = False
     revisit: str = ""
+    may_read: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -91,7 +93,7 @@ STAGES = {
             pool=True,
             revisit="filtering.sandbox:revisit",
         ),
-        Stage("report", ("report",), ("dataset", "train", "eval"), (), "eval.report:run"),
+        Stage("report", ("report",), ("dataset",), (), "eval.report:run", may_read=("train", "eval")),
     )
 }
 
@@ -154,7 +156,18 @@ def inputs_of(stage: Stage, run: Path) -> dict[str, str]:
                 + (" (what is lost is sampled anew)" if STAGES[name].pool else ""),
             )
         found[name] = manifest.output_hash
-    return found
+    return found | {name: _result_of(name, run) for name in stage.may_read}
+
+
+def _result_of(name: str, run: Path) -> str:
+    """Return the output hash of a stage, "" where it has no whole result."""
+    manifest = read_manifest(run / STAGES[name].folder)
+    return manifest.output_hash if manifest and manifest.complete else ""
+
+
+def reads_other(stage: Stage, manifest: Manifest, run: Path) -> list[str]:
+    """Return the stages whose result is by now another than the one that a result was built from."""
+    return [name for name in (*stage.reads, *stage.may_read) if _result_of(name, run) != manifest.inputs.get(name, "")]
 
 
 def _parts(stage: Stage, run: Path, suffix: str = "") -> dict[str, int]:
@@ -181,7 +194,7 @@ def check_sources(stage: Stage, recipe: Recipe, run: Path) -> None:
     Raises:
         UserError: a stage before it is stale.
     """
-    for name in stage.reads:
+    for name in (*stage.reads, *stage.may_read):
         before = STAGES[name]
         check_sources(before, recipe, run)
         manifest = read_manifest(run / before.folder)
@@ -206,10 +219,7 @@ def differences(stage: Stage, recipe: Recipe, run: Path) -> list[str] | None:
         return None
     found = _other_settings(stage, recipe, manifest)
     found += _lost(stage, manifest, run)
-    for name in stage.reads:
-        before = read_manifest(run / STAGES[name].folder)
-        if before is None or before.output_hash != manifest.inputs.get(name):
-            found.append(f"result of '{name}'")
+    found += [f"result of '{name}'" for name in reads_other(stage, manifest, run)]
     if stage.revisit and (why := _named(stage.revisit)(manifest.facts)):
         found.append(why)
     return found

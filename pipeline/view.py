@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import UserError
 from pipeline.manifest import read_manifest
 from pipeline.parts import count_rows, part_paths, read_rows
-from pipeline.stages import STAGES
+from pipeline.stages import STAGES, reads_other
 
 
 def _check(run: Path) -> None:
@@ -43,8 +43,7 @@ def status(run: Path) -> str:
                 held = f"  {pool_size(run / 'traces')} traces are durable"
             lines.append(f"{stage.name:10} {'begun' if begun else '-':12}{held}")
             continue
-        inputs_now = {name: read_manifest(run / STAGES[name].folder) for name in stage.reads}
-        stale = any(now is None or now.output_hash != manifest.inputs.get(name) for name, now in inputs_now.items())
+        stale = reads_other(stage, manifest, run)
         dropped = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
         lines.append(
             f"{stage.name:10} {'input changed' if stale else 'complete':12} {manifest.entered:>8} {manifest.kept:>8} "

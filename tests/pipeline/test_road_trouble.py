@@ -19,7 +19,9 @@ NOWHERE = "http://127.0.0.1:9/v1"
 def test_a_run_without_train_ends_with_its_dataset(tmp_path: Path, standin: Any, recipe: Any, retort: Retort) -> None:
     done = retort("run", recipe(standin().url))
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[-1] == "no [train] in the recipe: the run ends with its dataset"
+    assert "no [train] in the recipe: the run ends with its dataset and the report" in done.stderr.splitlines()
+    assert "An accepted trace cost" in (tmp_path / "runs/small/report/report.html").read_text()
+    assert "scores: not run" in done.stdout
     assert (tmp_path / "runs/small/dataset/manifest.json").exists()
     assert not (tmp_path / "runs/small/student").exists()
 
