@@ -145,7 +145,8 @@ def _command(arguments: argparse.Namespace) -> int:
         importlib.import_module("teacher.serve").serve_until_stopped(recipe, run, arguments.domain)
         return 0
     with locked(run):
-        write_json(run / "recipe.json", recipe.to_dict())
+        if arguments.command != "plan" or arguments.pilot:
+            write_json(run / "recipe.json", recipe.to_dict())
         if arguments.command == "plan":
             if arguments.pilot:
                 run_stage(STAGES["problems"], recipe, run, rebuild=True)

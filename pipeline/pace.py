@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import re
 import time
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 from pipeline.engine import Endpoint
 from pipeline.errors import UserError
 from pipeline.http import Answer, Broken, Connections, Unreachable
+from pipeline.progress import say
 
 START = 32
 """Requests in flight at an engine that has answered nothing yet."""
@@ -32,6 +34,8 @@ ERRORS = 10
 """Failed answers on end, none whole between them, after which it is the engine that fails and not the requests."""
 REFUSED = 10
 """How many times `patience_s` an engine may turn everything away."""
+TOLD_SECONDS = 60.0
+"""At least, between two lines that one engine does not answer."""
 FLOWING_SECONDS = 5.0
 """An engine that sent anything so lately is reached, whatever became of one connection."""
 
@@ -74,6 +78,9 @@ class Pace:
     running: int = 0
     answered: int = 0
     leaving: bool = False
+    away: bool = False
+    """Whether it was told that it does not answer."""
+    told: float = -math.inf
 
     def __post_init__(self) -> None:
         self.limit = self.limit or float(min(START, self.ceiling))
@@ -136,6 +143,9 @@ class Pace:
             self.rest_until = max(self.rest_until, now + TICK_SECONDS)
             return
         since = self.unreached[0] if self.unreached else now
+        if not self.unreached and now - self.told >= TOLD_SECONDS:
+            self.told, self.away = now, True
+            say(f"{self.endpoint.url} does not answer ({why}): it rests and is asked again")
         self.unreached = (since, why)
         if now >= self.rest_until:
             self._rest(now)
@@ -160,6 +170,9 @@ class Pace:
 
     def alive(self) -> None:
         """Take a sign of life."""
+        if self.away:
+            self.away = False
+            say(f"{self.endpoint.url} answers again")
         self.unreached = self.refused = None
         self.rests = 0
 

@@ -197,5 +197,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         except ValidationError as error:
             problems += [_describe(section, kind, item) for item in error.errors()]
     if problems:
+        given = tuple(f"{text.partition('=')[0].strip()} = " for text in overrides)
+        problems = [f"{text} (on the command line)" if text.startswith(given) else text for text in problems]
         raise RecipeError(path, problems)
     return Recipe(path, str(name), str(data.get("description", "")), seed, sections, frozenset(data) & {*SECTIONS})

@@ -50,12 +50,17 @@ def test_an_engine_that_starts_slowly_is_waited_for(tmp_path: Path, standin: Cal
     assert tally.given_up == {}
 
 
-def test_work_of_an_engine_that_dies_goes_to_another(tmp_path: Path, standin: Callable[..., Any]) -> None:
+def test_work_of_an_engine_that_dies_goes_to_another(
+    tmp_path: Path, standin: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     dying, living = standin("--latency", "0.02", "--die-after", "40"), standin("--latency", "0.02")
     tally = drive(tmp_path, [dying.url, living.url], count=300, attempts=3)
     assert ids(tmp_path) == expected(300)
     assert tally.given_up == {}
     assert dying.process.wait() == 1
+    told = capsys.readouterr().err
+    assert told.count(f"{dying.url} does not answer (") == 1
+    assert living.url not in told
 
 
 def test_endpoints_join_and_leave(tmp_path: Path, standin: Callable[..., Any]) -> None:

@@ -61,6 +61,16 @@ def test_overrides_are_toml_values_or_text(tmp_path: Path) -> None:
     assert recipe.name == "r"
 
 
+def test_what_is_wrong_with_an_override_is_told_of_the_command_line(tmp_path: Path) -> None:
+    path = write(tmp_path, "[problems]\nlimt = 5\n")
+    with pytest.raises(RecipeError) as told:
+        load_recipe(path, ["sampling.sample=7", "problems.order='given'"])
+    assert told.value.problems == [
+        "problems.limt = 5: no such key; did you mean 'limit'?",
+        "sampling.sample = 7: no such key; did you mean 'samples'? (on the command line)",
+    ]
+
+
 def test_an_override_without_equals_is_told(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="'problems.limit' on the command line: not of the form key=value"):
         load_recipe(write(tmp_path, ""), ["problems.limit"])
