@@ -7,6 +7,7 @@ import multiprocessing
 import queue
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -17,6 +18,7 @@ from filtering.rules import first_reason
 from filtering.settings import FilterSettings, VerifySettings
 from filtering.verify import grade_by
 from pipeline.errors import UserError
+from pipeline.progress import say
 from pipeline.records import Problem, State, Trace, Verdict
 
 BATCH = 64
@@ -24,6 +26,9 @@ BATCH = 64
 CUT = {"length": "truncated", "loop": "loop"}
 """Finish reasons of traces that were cut off, and what they are called: without an answer they are undecided, and yet
 tries that failed, where the policy of sampling counts."""
+STUCK_SECONDS = 600.0
+"""Without any verdict while traces wait, beyond what the verifiers themselves allow, after which the first of them is
+given up: it is the one that is being judged, and whatever it hangs in hangs for ever."""
 DEATHS = 3
 """Of the process, before it is the traces' or the machine's fault rather than chance."""
 
@@ -60,6 +65,8 @@ class Beside:
         self._came: queue.SimpleQueue[Judged | None] = queue.SimpleQueue()
         self._deaths = 0
         self._process: Any = None
+        self._moved = 0.0
+        """When the last verdict came, or the first trace after a time without any."""
 
     def __enter__(self) -> Beside:
         return self
@@ -77,6 +84,8 @@ class Beside:
 
     def give(self, problem: Problem, trace: Trace) -> None:
         """Hand over a trace to be judged."""
+        if not self._pending:
+            self._moved = time.monotonic()
         self._pending[trace.id] = (problem, trace)
         if self._process is None:
             self._start()
@@ -92,8 +101,11 @@ class Beside:
             try:
                 found = self._came.get_nowait()
             except queue.Empty:
+                if self._pending and time.monotonic() - self._moved > STUCK_SECONDS + 4 * self.verify.timeout_s:
+                    yield self._given_up()
                 return
             if found is not None:
+                self._moved = time.monotonic()
                 if self._pending.pop(found.verdict.trace_id, None):
                     yield found
                 continue
@@ -106,9 +118,26 @@ class Beside:
                     "set sampling.keep = 0 to sample a fixed number and verify afterwards",
                     "free some memory",
                 )
-            self._start()
-            for pair in self._pending.values():
-                self._outbox.put(pair)
+            self._restart()
+
+    def _given_up(self) -> Judged:
+        """Give up the trace that is being judged, and begin anew with those behind it."""
+        problem, trace = self._pending.pop(next(iter(self._pending)))
+        process, self._process = self._process, None
+        process.kill()
+        process.join()
+        # What it still said, its end too, is asked for no more.
+        self._came = queue.SimpleQueue()
+        self._restart()
+        why = f"nothing came of judging it for {time.monotonic() - self._moved:.0f} s"
+        say(f"the trace {trace.id} is left undecided: {why}")
+        self._moved = time.monotonic()
+        return Judged(Verdict(trace.id, problem.id, State.UNDECIDED, "timeout", why, None), None)
+
+    def _restart(self) -> None:
+        self._start()
+        for pair in self._pending.values():
+            self._outbox.put(pair)
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
