@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 
 from pipeline.engine import Completion, Request
 from pipeline.parts import read_rows
+from teacher import serve
 from teacher.continuing import UNFINISHED, Continuing
 from teacher.cost import Price
-from teacher.sampling import trace_of
-from teacher.settings import SamplingSettings
+from teacher.families import as_problem, exercises
+from teacher.sampling import Ask, sample, trace_of
+from teacher.settings import EngineSettings, SamplingSettings
 
 # The stand-in's answers are some 80 characters, 20 of its tokens, and close their thought at about the twelfth.
 
@@ -190,3 +193,39 @@ def test_how_the_template_opens_is_known_again_after_a_kill(tmp_path: Path) -> N
         again = continuing.begun(request)
     assert more is not None and again.messages == more.messages
     assert again.messages[-1]["content"] == "<think>\nOne "
+
+
+SPOILING = """\
+{%- for message in messages -%}
+{{- '<|im_start|>' + message['role'] + '\\n' -}}
+{%- if message['role'] == 'assistant' -%}{{- '<think>\\n\\n</think>\\n\\n' -}}{%- endif -%}
+{{- message['content'] + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
+"""As Qwen3's: an empty thought before what an assistant said."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_real_vllm_goes_on_word_for_word_under_a_template_that_would_spoil_it(tmp_path: Path) -> None:
+    (tmp_path / "spoiling.jinja").write_text(SPOILING)
+    problems = [as_problem("ordering", exercise) for exercise in islice(exercises("ordering", 1, held_out=False), 60)]
+    greedy = {"samples": 1, "temperature": 0.0, "top_p": 1.0, "concurrency": 64, "canary": 0}
+    flags: dict[str, str | int | float | bool] = {"chat-template": str(tmp_path / "spoiling.jinja")}
+    engine_settings = EngineSettings(max_model_len=512, max_num_seqs=64, kv_cache_gib=1, replicas=1, flags=flags)
+    texts: dict[str, dict[str, str]] = {}
+    with serve.serving("teacher/nano/model", engine_settings, tmp_path, "teacher") as engine:
+        for name, most, more in (("whole", 300, 0), ("cut", 20, 280)):
+            settings = SamplingSettings.model_validate({**greedy, "max_tokens": most, "continue_tokens": more})
+            pool = tmp_path / name
+            with Continuing(pool, more) as continuing:
+                tally = sample(
+                    [Ask(problems, pool, settings)], model="teacher/nano/model", revision="", seed=0, what=name,
+                    endpoints=engine.endpoints, engine=engine, continuing=continuing,
+                )  # fmt: skip
+            texts[name] = {row["problem_id"]: row["text"] for row in read_rows(pool)}
+            assert tally.continued == (0 if name == "whole" else 60)
+    same = sum(texts["cut"][problem] == text for problem, text in texts["whole"].items())
+    # Greedy, and yet not all: sums of floats come in another order in another batch.
+    assert same >= 57, [(texts["cut"][problem], text) for problem, text in texts["whole"].items()][:5]
