@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from pipeline.errors import UserError
 from pipeline.files import FULL_WAYS
-from pipeline.parts import part_paths, read_rows, write_part
+from pipeline.parts import held_of, part_paths, read_rows, write_part
 
 SYNC_SECONDS = 2.0
 ROWS_AT_ONCE = 256
@@ -151,13 +151,11 @@ class Journal:
         if not count:
             return
         parts = part_paths(self.folder)
-        held: set[str] = set()
-        for row in read_rows(self.folder, columns=["id"]):
-            held.add(row["id"])
         number = int(parts[-1].stem.split("-")[1]) + 1 if parts else 0
         (last,) = self._db.execute("SELECT max(n) FROM rows").fetchone()
-        fresh = any(id not in held for (id,) in self._db.execute("SELECT id FROM rows WHERE n <= ?", (last,)))
-        if fresh:
+        ids = [id for (id,) in self._db.execute("SELECT id FROM rows WHERE n <= ?", (last,))]
+        held = held_of(self.folder, ids)
+        if len(held) < len(ids):
             write_part(self.folder / f"part-{number:05d}.parquet", self._batches(last, held), self.schema)
         try:
             # All of them: this process alone writes, and SQLite then drops their pages unread.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
@@ -96,6 +97,21 @@ def _readable(path: Path) -> Iterator[None]:
             "restore it from a copy",
             "remove it and run the stage again (its traces are sampled anew)",
         ) from error
+
+
+def held_of(folder: Path, ids: Sequence[str]) -> set[str]:
+    """Return which of the ids a folder's parts hold; memory and time are for these, however large the parts are.
+
+    Raises:
+        UserError: a part cannot be read.
+    """
+    wanted = pa.array(ids, pa.string())
+    found: set[str] = set()
+    for path in part_paths(folder):
+        with _readable(path), pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=ROWS_A_PART, columns=["id"]):
+                found.update(batch.filter(pc.is_in(batch["id"], value_set=wanted))["id"].to_pylist())
+    return found
 
 
 def read_rows(folder: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:

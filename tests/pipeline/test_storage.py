@@ -16,7 +16,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.files import disk_errors, locked, write_whole
 from pipeline.journal import Journal
-from pipeline.parts import part_paths, read_rows, write_parts
+from pipeline.parts import held_of, part_paths, read_rows, write_parts
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = pa.schema([("id", pa.string()), ("text", pa.string())])
@@ -130,6 +130,17 @@ def test_a_part_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         write_parts(tmp_path, rows(), SCHEMA)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_which_of_some_ids_the_parts_hold(tmp_path: Path) -> None:
+    assert held_of(tmp_path, ["000001"]) == set()
+    with Journal(tmp_path, SCHEMA) as journal:
+        for numbers in (range(3), range(3, 6)):
+            journal.append([row(number) for number in numbers])
+            journal.roll()
+    assert len(part_paths(tmp_path)) == 2
+    assert held_of(tmp_path, ["000001", "000004", "000009"]) == {"000001", "000004"}
+    assert held_of(tmp_path, []) == set()
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
