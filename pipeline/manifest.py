@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.files import write_json
+from pipeline.files import file_hash, write_json
 from pipeline.records import content_hash
 
 NAME = "manifest.json"
@@ -102,3 +102,13 @@ def peak_rss_mb() -> float:
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return round(max(own, children) / 1024, 1)
+
+
+def folder_hash(folders: list[Path]) -> str:
+    """Return a hash over the names and contents of all files but manifests in the folders."""
+    rows = []
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.name not in ("manifest.json", "building.json"):
+                rows.append([folder.name.split(".")[0], str(path.relative_to(folder)), file_hash(path)])
+    return content_hash(rows)

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.files import disk_errors, file_hash, write_json
-from pipeline.manifest import Counts, Manifest, peak_rss_mb, read_manifest, settings_hash, versions
+from pipeline.files import disk_errors, write_json
+from pipeline.manifest import Counts, Manifest, folder_hash, peak_rss_mb, read_manifest, settings_hash, versions
 from pipeline.memory import TreePeak
 from pipeline.parts import part_paths
 from pipeline.progress import say
 from pipeline.recipe import Recipe
-from pipeline.records import content_hash
 
 
 @dataclass(frozen=True)
@@ -243,16 +242,6 @@ def _changed(before: Any, now: Any, key: str = "") -> list[str]:
     if len(old) + len(new) > 100:
         return [key]
     return [f"{key}: {old} -> {new}"]
-
-
-def folder_hash(folders: list[Path]) -> str:
-    """Return a hash over the names and contents of all files but manifests in the folders."""
-    rows = []
-    for folder in folders:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.name not in ("manifest.json", "building.json"):
-                rows.append([folder.name.split(".")[0], str(path.relative_to(folder)), file_hash(path)])
-    return content_hash(rows)
 
 
 def run_stage(stage: Stage, recipe: Recipe, run: Path, rebuild: bool = False) -> bool:

@@ -27,10 +27,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline.manifest import Counts
+from pipeline.manifest import Counts, folder_hash
 from pipeline.progress import say
 from pipeline.records import content_hash
-from pipeline.stages import Job, Outcome, folder_hash, stage_settings
+from pipeline.stages import Job, Outcome, stage_settings
 from students.settings import ArmsSettings, TrainSettings
 
 MADE_FROM = "made_from.txt"

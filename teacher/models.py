@@ -9,9 +9,8 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.files import write_whole
-from pipeline.manifest import Manifest, read_manifest
+from pipeline.manifest import Manifest, folder_hash, read_manifest
 from pipeline.records import content_hash
-from pipeline.stages import folder_hash
 from teacher.bundled import cache_folder, package_folder
 
 RUN = "run:"
