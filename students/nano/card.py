@@ -80,7 +80,7 @@ def card(role: str, model: Any, tokenizer: Any, took: list[tuple[Plan, dict[str,
 def _teacher_figures(model: Any, tokenizer: Any) -> list[str]:
     found = [measure(model, tokenizer, name, count=QUESTIONS, temperature=1.0, top_p=1.0) for name in MEASURED]
     lines = [
-        f"## Measured at temperature 1.0, one sample of each of {QUESTIONS} held-out questions a family",
+        f"## Measured at temperature 1.0, {QUESTIONS} samples of held-out questions a family",
         "",
         "| family | domain | right % | no answer % | mean tokens |",
         "|---|---|---|---|---|",
@@ -102,7 +102,7 @@ def _teacher_figures(model: Any, tokenizer: Any) -> list[str]:
 def _base_figures(model: Any, tokenizer: Any) -> list[str]:
     opening = "<think>\n"
     lines = [
-        f"## Measured at temperature 0.6, top-p 0.95, one sample of each of {QUESTIONS} held-out questions a family",
+        f"## Measured at temperature 0.6, top-p 0.95, {QUESTIONS} samples of held-out questions a family",
         "",
         "| family | single step: right % | no answer % | full length: right % | no answer % |",
         "|---|---|---|---|---|",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import cycle, islice
 from typing import Any
 
 from filtering.rules import RULES
@@ -51,13 +51,13 @@ def measure(
     opening: str = "",
     max_tokens: int = 320,
 ) -> Measured:
-    """Return the counts over one sample of each of `count` held-out questions of a family.
+    """Return the counts over `count` samples, one of each held-out question of a family; where it has fewer of a size,
+    over several of each.
 
     Sampled by transformers; `opening` is put at the head of the assistant's turn.
     """
-    problems = [
-        as_problem(name, exercise) for exercise in islice(exercises(name, SEED, held_out=True, size=size), count)
-    ]
+    held_out = islice(exercises(name, SEED, held_out=True, size=size), count)
+    problems = list(islice(cycle([as_problem(name, exercise) for exercise in held_out]), count))
     traces = _sample(model, tokenizer, problems, temperature, top_p, opening, max_tokens)
     found = Measured(name, samples=len(traces), tokens=sum(trace.completion_tokens for trace in traces))
     pairs = list(zip(problems, traces, strict=True))
