@@ -108,16 +108,8 @@ def theirs(url: str, out: Path, count: int) -> float:
         *("--base-url", url.removesuffix("/v1"), "--endpoint", "/v1/chat/completions", "--model", MODEL),
         *("--dataset-name", "custom", "--dataset-path", str(dataset), "--custom-output-len", str(TOKENS)),
         *("--num-prompts", str(count), "--max-concurrency", str(CONCURRENCY), "--ignore-eos", "--temperature", "1.0"),
-        *(
-            "--top-p",
-            "1.0",
-            "--disable-shuffle",
-            "--save-result",
-            "--result-dir",
-            str(out),
-            "--result-filename",
-            "result.json",
-        ),
+        *("--top-p", "1.0", "--disable-shuffle"),
+        *("--save-result", "--result-dir", str(out), "--result-filename", "result.json"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

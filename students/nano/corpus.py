@@ -163,7 +163,7 @@ def base_finish(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
             yield next(rows)
 
 
-CHAINED = {"sums": 1.6, "countdown": 1.2, "functions": 1.6, "units": 0.8, "ordering": 0.8, "knights": 1.6}
+CHAINED = {"sums": 1.2, "countdown": 0.8, "functions": 3.2, "units": 0.6, "ordering": 0.6, "knights": 1.6}
 """How often the last finish draws the families of chains: rather those that break down first in fine-tuning."""
 CHAINS: dict[str, float] = {
     "worked": 0.55,

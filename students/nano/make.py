@@ -40,7 +40,7 @@ FINISHES: dict[str, tuple[tuple[Rows, Plan], ...]] = {
     "teacher": (
         (teacher_corpus.teacher_finish, Plan(1_300_000, decay=1.0, muon_lr=0.006, adamw_lr=1e-3)),
         (
-            partial(teacher_corpus.teacher_finish, often=teacher_corpus.FINISH_MATH),
+            partial(teacher_corpus.teacher_finish, often=teacher_corpus.FINISH_MORE),
             Plan(1_300_000, decay=1.0, muon_lr=0.006, adamw_lr=1e-3),
         ),
     ),

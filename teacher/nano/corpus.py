@@ -207,7 +207,7 @@ def teacher_rows(rng: random.Random, done: float = 1.0) -> Iterator[Row]:
 
 
 FINISH = {"sums": 3.0, "countdown": 1.5, "units": 2.0, "knights": 1.8, "functions": 1.0, "ordering": 0.6}
-FINISH_MATH = {"sums": 4.0, "countdown": 3.0, "units": 2.0, "knights": 1.5, "functions": 1.0, "ordering": 0.6}
+FINISH_MORE = {"sums": 4.0, "countdown": 2.0, "units": 1.5, "knights": 1.5, "functions": 3.0, "ordering": 0.6}
 """How often the two finishes draw the families of chains: rather those that are half learned by then."""
 FINISH_SLIP = 0.003
 
