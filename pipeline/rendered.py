@@ -68,6 +68,8 @@ async def plain_body(
         return None
     ends = "".join((before.token_strs or [])[-LAST:]).rstrip(SPACES).endswith(rest.opening.strip())
     said = rest.said if ends else rest.opening + rest.said
+    # Half of a character, at the end of a text that was cut, is no Unicode: it becomes a mark.
+    said = said.encode("utf-8", "replace").decode()
     after = await _tokens(connections, url, headers, {"model": model, "prompt": said, "add_special_tokens": False})
     if after is None:
         return None
